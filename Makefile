@@ -1,0 +1,81 @@
+# Everything a person types here. `make` lists the targets.
+#
+# The only things needed are make and Python 3.11 or newer; the rest is installed into .venv, from the locked and
+# hashed requirements, the first time a target needs it.
+
+STACK ?= dev
+OUT ?= manifests/$(STACK)
+UV_VERSION := 0.13.9
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps: a target depends on what it needs installed, so a second run installs nothing. What tests need includes what
+# the program needs; both live in one environment, and one that has everything is never cut back.
+UV := $(VENV)/.uv-$(UV_VERSION)
+PROGRAM := $(VENV)/.installed-program
+EVERYTHING := $(VENV)/.installed-everything
+
+# Bytecode is kept, inside .venv: with it a preview starts three times faster.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+unexport PYTHONDONTWRITEBYTECODE
+unexport VIRTUAL_ENV
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help preview manifests test test-slow lint types format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+preview: $(PROGRAM) ## plan, monthly cost, resources and outputs of a stack: [STACK=dev] [ALL=1]
+	@$(BIN)/python -m offline preview $(STACK) $(if $(ALL),--all)
+
+manifests: $(PROGRAM) ## Kubernetes objects and Helm values of a stack as files: STACK=dev OUT=dir
+	@$(BIN)/python -m offline manifests $(STACK) $(OUT) $(if $(SAMPLES),--samples)
+
+test: lint types ## lint, types and the fast tests
+	@$(BIN)/pytest -q -n auto --dist loadfile
+
+test-slow: $(EVERYTHING) ## the tests that take longer than a few seconds
+	@$(BIN)/pytest -q -n auto --dist loadfile -m slow || [ $$? -eq 5 ]  # 5: there are none
+
+lint: $(EVERYTHING) ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+types: $(EVERYTHING) ## pyrefly, strict
+	@$(BIN)/pyrefly check --output-format min-text --summary=none
+
+format: $(EVERYTHING) ## write the format and the fixes that lint asks for
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+lock: $(UV) ## write the requirements from pyproject.toml; versions stay as they are unless UPGRADE=1
+	@$(COMPILE) -o requirements.txt
+	@$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove what these targets made, .venv included
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis manifests
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV):
+	@python=; for candidate in "$${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or newer is needed; found: $$(python3 --version 2>&1 || true). Set PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	"$$python" -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(PROGRAM): requirements.txt $(UV)
+	@if [ -e $(EVERYTHING) ]; then $(MAKE) $(EVERYTHING); else \
+		echo "installing what the program needs into $(VENV) (once)"; \
+		$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.txt; fi
+	@touch $@
+
+$(EVERYTHING): requirements.txt requirements-dev.txt $(UV)
+	@echo "installing what the program and its tests need into $(VENV) (once)"
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements-dev.txt
+	@touch $@ $(PROGRAM)

@@ -1,0 +1,527 @@
+"""What a person asks for: the stack configuration of the namespace ``frugal-llm``.
+
+This is the only file that knows the configuration's keys. Models are frozen and refuse keys they do not know; every
+mistake of a configuration is reported in one :class:`ConfigurationError`, each with its path, the value found, the
+limit and the way out. Whether a model, a checkpoint or a GPU exists is the planner's to say, in the same form.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from cronsim import CronSim, CronSimError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+NAMESPACE = "frugal-llm"
+
+#: Configuration keys whose values are secrets. The planner never sees them; the program reads them as Pulumi secrets.
+SECRET_KEYS = frozenset({"huggingFaceToken", "apiKey"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a configuration, in the words of the person who can mend it."""
+
+    path: str
+    value: object
+    limit: str
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        """Give the problem on one line: path, value, limit, way out."""
+        found = "" if self.value is None else f" is {_shown(self.value)}:"
+        separator = "" if found else ":"
+        return f"{self.path}{found}{separator} {self.limit}" + (f"; {self.way_out}" if self.way_out else "")
+
+
+class ConfigurationError(Exception):
+    """Every problem of one configuration, in one message."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        headline = f"{count} problem{'s' if count != 1 else ''} in the configuration, nothing was created:"
+        super().__init__("\n".join([headline, *(f"  - {problem}" for problem in self.problems)]))
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Suggest the known names nearest to ``given``, or list a few of them when none is near."""
+    names = sorted(set(known))
+    lowered = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), list(lowered), n=2, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(lowered[match] for match in near) + "?"
+    return "choose one of " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _cron(expression: str) -> str:
+    fields = expression.split()
+    if len(fields) != 5:
+        raise PydanticCustomError(
+            "cron", "must have the 5 fields minute, hour, day of month, month, day of week; for example 0 8 * * 1-5"
+        )
+    try:
+        CronSim(expression, datetime(2026, 1, 5))
+    except CronSimError as error:
+        raise PydanticCustomError(
+            "cron", "is no cron expression ({why}); for example 0 8 * * 1-5", {"why": str(error)}
+        ) from error
+    return expression
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        hint = did_you_mean(name, available_timezones())
+        raise PydanticCustomError("timezone", "is no IANA time zone; {hint}", {"hint": hint}) from error
+    return name
+
+
+def _cidr_16_to_20(block: str) -> str:
+    match = re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})/(\d{1,2})", block)
+    if match is None or any(int(part) > 255 for part in match.groups()[:4]):
+        raise PydanticCustomError("cidr", "is no IPv4 block; for example 10.42.0.0/16")
+    if not 16 <= int(match.group(5)) <= 20:
+        raise PydanticCustomError(
+            "cidr", "must be a /16 to /20: AWS allows no VPC above /16, and pods take their addresses from it"
+        )
+    return block
+
+
+def _not_boolean(value: object) -> object:
+    """YAML reads an unquoted ``no`` or ``on`` as a boolean; a number field must not take it for 0 or 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "must be a number, not true or false")
+    return value
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
+Timezone = Annotated[str, AfterValidator(_timezone)]
+TierName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")]
+EmailAddress = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)]
+Positive = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=1, allow_inf_nan=False)]
+
+Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
+KvCacheDtype = Literal["auto", "fp8"]
+
+
+class Settings(BaseModel):
+    """The manners of every section: frozen, no unknown keys, camelCase outside and snake_case inside."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class LatencyTarget(Settings):
+    """The latency that 95 of 100 requests must meet."""
+
+    ttft_ms: Positive
+    """Time to the first token, milliseconds."""
+    tpot_ms: Positive
+    """Time per output token after the first, milliseconds."""
+
+
+class Traffic(Settings):
+    """How much a tier is used, and when."""
+
+    requests_per_day: NotNegative
+    """Mean over the days of a week."""
+    input_tokens: Annotated[int, Field(ge=1)]
+    """Mean prompt length, tokens."""
+    output_tokens: Annotated[int, Field(ge=1)]
+    """Mean answer length, tokens."""
+    profile: str = "flat"
+    """The shape of the week: ``flat``, ``office-hours``, or the name of a trace in ``planning/facts``."""
+    prefix_hit_rate: Share = 0.0
+    """Share of input tokens found in the prefix cache. Saves prefill work only; 0 until measured."""
+    burstiness: Positive = 1.0
+    """Coefficient of variation of the time between requests: 1 is Poisson, public traces reach 1 to 8."""
+
+
+class Disaggregation(Settings):
+    """Prefill and decode in pods of their own, with a shared KV store. Off unless asked for."""
+
+    enabled: bool = False
+    kv_store_gib: Positive = 32.0
+    """Host memory for offloaded KV blocks of one replica, GiB."""
+    shared_store: Literal["none", "s3"] = "none"
+    """A second level that all replicas share: none, or the stack's bucket."""
+    kv_cache_dtype: KvCacheDtype = "auto"
+    """``fp8`` halves what is transferred and stored, on GPUs that can."""
+
+
+class TierSettings(Settings):
+    """One tier: a model behind one value of the routing header."""
+
+    name: TierName
+    model: str
+    """A Hugging Face model id of the catalogue."""
+    architecture: str | None = None
+    """Path of a Hugging Face ``config.json`` for a model that the catalogue does not hold."""
+    quantization: Quantization = "auto"
+    max_model_len: Annotated[int, BeforeValidator(_not_boolean), Field(ge=128)] = 8192
+    """Longest prompt and answer together, tokens."""
+    kv_cache_dtype: KvCacheDtype = "auto"
+    slo: LatencyTarget
+    traffic: Traffic
+    min_replicas: Count = 0
+    """Replicas kept at any hour; 0 lets the tier sleep."""
+    max_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10_000)] | None = None
+    """Most replicas; left out, it follows from the peak and the budget."""
+    working_hours_replicas: Count = 1
+    """Replicas kept during working hours, when the schedule has them; 0 lets the tier sleep then too."""
+    on_demand_floor: Count = 0
+    """Replicas of ``min_replicas`` that run on on-demand nodes and are never interrupted."""
+    gpus: tuple[str, ...] = ()
+    """GPU models that may be used; empty: all that fit."""
+    disaggregation: Disaggregation = Disaggregation()
+
+    @model_validator(mode="after")
+    def _replicas_in_order(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise PydanticCustomError(
+                "replicas",
+                "maxReplicas {most} is below minReplicas {least}",
+                {"most": self.max_replicas, "least": self.min_replicas},
+            )
+        if self.on_demand_floor > self.min_replicas:
+            raise PydanticCustomError(
+                "replicas",
+                "onDemandFloor {floor} is above minReplicas {least}: a floor is part of the minimum",
+                {"floor": self.on_demand_floor, "least": self.min_replicas},
+            )
+        asked = self.traffic.input_tokens + self.traffic.output_tokens
+        if asked > self.max_model_len:
+            raise PydanticCustomError(
+                "length",
+                "traffic of {asked} tokens a request on average does not fit maxModelLen {limit}",
+                {"asked": asked, "limit": self.max_model_len},
+            )
+        return self
+
+
+class Routing(Settings):
+    """How a request finds its tier."""
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,39}$")] = "X-Model-Tier"
+    default_tier: str | None = None
+    """The tier of requests without the header; left out, the first tier."""
+
+
+class Capacity(Settings):
+    """Where nodes come from."""
+
+    spot: bool = True
+    on_demand_fallback: bool = True
+    """Buy on-demand while no spot offering of the pool is to be had."""
+    excluded_instance_types: tuple[str, ...] = ()
+    ami_alias: Annotated[str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$")] = "al2023@v20260903"
+    """Pinned EKS AMI of the GPU nodes; ``@latest`` is refused, it would replace nodes on every release."""
+
+
+class WorkingHours(Settings):
+    """When the tiers are kept awake, as two cron expressions in the schedule's time zone."""
+
+    start: Cron = "0 8 * * 1-5"
+    end: Cron = "0 18 * * 1-5"
+
+    @model_validator(mode="after")
+    def _opens(self) -> Self:
+        if not 0 < sum(open_hours(self)) < 168:
+            raise PydanticCustomError(
+                "working_hours",
+                "start {start} and end {end} leave no hour open or none closed in a week",
+                {"start": self.start, "end": self.end},
+            )
+        return self
+
+
+class Schedule(Settings):
+    """The clock of the stack."""
+
+    timezone: Timezone = "UTC"
+    working_hours: WorkingHours | None = None
+    """Left out: every hour is a working hour."""
+
+
+class Scaling(Settings):
+    """How replicas follow the load."""
+
+    scale_to_zero: bool = True
+    """Let tiers with ``minReplicas: 0`` sleep while idle and outside working hours."""
+    idle_cooldown_minutes: Positive | None = None
+    """Idle minutes before the last replica goes; left out, the plan takes the larger of its cold start and 10."""
+    node_idle_minutes: Positive = 5.0
+    """Minutes an empty node is kept for the next replica."""
+
+
+class Network(Settings):
+    """The VPC and the way in."""
+
+    vpc_cidr: Annotated[str, AfterValidator(_cidr_16_to_20)] = "10.42.0.0/16"
+    zones: tuple[str, ...] = ()
+    """Availability zones; empty: three of the region."""
+    nat_gateways: Literal["single", "per-zone"] = "single"
+    api_endpoint_cidrs: tuple[str, ...] = ()
+    """Who may reach the Kubernetes API from outside the VPC; empty: nobody, it is private."""
+    ingress_scheme: Literal["internal", "internet-facing"] = "internal"
+    certificate_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+$")] | None = (
+        None
+    )
+    """ACM certificate of the listener; left out, an internal load balancer speaks plain HTTP."""
+    host: str | None = None
+    """Host name of the Ingress rule; left out, any."""
+
+    @model_validator(mode="after")
+    def _tls_outside(self) -> Self:
+        if self.ingress_scheme == "internet-facing" and self.certificate_arn is None:
+            raise PydanticCustomError(
+                "tls",
+                "ingressScheme internet-facing needs certificateArn: API keys must not cross the internet in clear",
+            )
+        return self
+
+
+class Access(Settings):
+    """Who may administer the cluster."""
+
+    admin_role_arns: tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:(role|user)/.+$")], ...] = ()
+    """IAM principals with cluster administrator rights beside the one that creates the cluster."""
+
+
+class Observability(Settings):
+    """Metrics and dashboards. Prometheus always runs: the wake-up of a sleeping tier reads it."""
+
+    grafana: bool = True
+    retention_days: Annotated[int, Field(ge=1, le=365)] = 15
+    storage_gib: Annotated[int, Field(ge=10, le=16_384)] = 50
+    control_plane_logs: tuple[Literal["api", "audit", "authenticator", "controllerManager", "scheduler"], ...] = (
+        "audit",
+        "authenticator",
+    )
+    log_retention_days: Annotated[int, Field(ge=1, le=3653)] = 30
+
+
+class Budget(Settings):
+    """What the month may cost."""
+
+    monthly_usd: Positive | None = None
+    compare: Literal["expected", "high"] = "expected"
+    """Which figure of the projected month is held against ``monthlyUsd``."""
+    when_exceeded: Literal["fail", "warn"] = "fail"
+    notify: tuple[EmailAddress, ...] = ()
+    """E-mail addresses of the AWS budget alarm."""
+
+
+class StackSettings(Settings):
+    """The whole configuration of a stack."""
+
+    region: str
+    tiers: Annotated[tuple[TierSettings, ...], Field(min_length=1)]
+    routing: Routing = Routing()
+    capacity: Capacity = Capacity()
+    schedule: Schedule = Schedule()
+    scaling: Scaling = Scaling()
+    network: Network = Network()
+    access: Access = Access()
+    observability: Observability = Observability()
+    budget: Budget = Budget()
+    tags: dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]] = {}
+
+    @property
+    def default_tier(self) -> str:
+        """The tier that serves requests without the routing header."""
+        return self.routing.default_tier or self.tiers[0].name
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A configuration as far as it could be read: what is sound, and every problem of the rest."""
+
+    settings: StackSettings | None
+    """The sound part: broken tiers left out, broken sections at their defaults. None when no tier is sound."""
+    problems: tuple[Problem, ...]
+    tier_positions: tuple[int, ...] = ()
+    """For each tier of ``settings``, its position in the configuration."""
+
+
+def open_hours(hours: WorkingHours | None) -> tuple[bool, ...]:
+    """Tell for each of a week's 168 hours, from Monday 00:00 local time, whether it is a working hour."""
+    if hours is None:
+        return (True,) * 168
+    # A fortnight of cron events before the week settles the state at its first hour; 2026-01-05 is a Monday.
+    begin, week = datetime(2025, 12, 22), datetime(2026, 1, 5)
+    events: dict[datetime, bool] = {}
+    for expression, opens in ((hours.end, False), (hours.start, True)):
+        for moment in CronSim(expression, begin):
+            if (moment - week).days >= 7:
+                break
+            events[moment] = opens
+    state, pending = False, sorted(events.items())
+    result: list[bool] = []
+    for hour in range(168):
+        while pending and (pending[0][0] - week).total_seconds() < (hour + 1) * 3600:
+            state = pending.pop(0)[1]
+        result.append(state)
+    return tuple(result)
+
+
+def utc_offset_hours(timezone: str, at: datetime) -> float:
+    """Hours that local time is ahead of UTC in ``timezone`` at ``at``."""
+    offset = ZoneInfo(timezone).utcoffset(at)
+    return offset.total_seconds() / 3600 if offset else 0.0
+
+
+def read(region: object, config: Mapping[str, object], encrypted: Collection[str] = SECRET_KEYS) -> Reading:
+    """Read the configuration: values by camelCase key, without namespace. Secrets may be there and are not looked at.
+
+    ``encrypted`` are the keys whose values are stored encrypted; a secret that is not is a problem. Never raises: the
+    planner adds its own problems to the ones found here, so that a person sees all of them at once.
+    """
+    values = {key: value for key, value in config.items() if key not in SECRET_KEYS}
+    values["region"] = region
+    in_clear = sorted(key for key in SECRET_KEYS - set(encrypted) if config.get(key))
+    problems: list[Problem] = []
+    try:
+        settings = StackSettings.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        settings, positions = _sound_part(values, errors)
+        problems += [_problem(details) for details in errors]
+    else:
+        positions = tuple(range(len(settings.tiers)))
+    problems += _across_sections(values)
+    problems += [
+        Problem(f"{NAMESPACE}:{key}", None, "is stored in clear", f"pulumi config set --secret {NAMESPACE}:{key}")
+        for key in in_clear
+    ]
+    return Reading(settings, tuple(problems), positions)
+
+
+def _sound_part(values: Mapping[str, Any], errors: list[ErrorDetails]) -> tuple[StackSettings | None, tuple[int, ...]]:
+    broken = {details["loc"][0] for details in errors if details["loc"]}
+    sound = {key: value for key, value in values.items() if key not in broken}
+    positions: list[int] = []
+    kept: list[TierSettings] = []
+    for position, tier in enumerate(_listed(values.get("tiers"))):
+        try:
+            kept.append(TierSettings.model_validate(tier))
+        except ValidationError:
+            continue
+        positions.append(position)
+    if not kept:
+        return None, ()
+    sound["tiers"] = kept
+    sound.setdefault("region", "")
+    try:
+        return StackSettings.model_validate(sound), tuple(positions)
+    except ValidationError:
+        return None, ()
+
+
+def _across_sections(values: Mapping[str, object]) -> list[Problem]:
+    """What no single field can know: names that must be unique, and names that must exist."""
+    names = [str(tier["name"]) for tier in _listed(values.get("tiers")) if isinstance(tier, Mapping) and "name" in tier]
+    problems = [
+        Problem(f"{NAMESPACE}:tiers[{position}].name", name, "another tier has this name", "give each tier its own")
+        for position, name in enumerate(names)
+        if name in names[:position]
+    ]
+    routing = values.get("routing")
+    default = routing.get("defaultTier") if isinstance(routing, Mapping) else None
+    if default is not None and names and default not in names:
+        hint = did_you_mean(str(default), names)
+        problems.append(Problem(f"{NAMESPACE}:routing.defaultTier", default, "there is no tier of this name", hint))
+    return problems
+
+
+def _listed(value: object) -> Sequence[object]:
+    """A list from a configuration; nothing when it is something else, which pydantic reports."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    location = details["loc"]
+    kind, value = details["type"], details.get("input")
+    path = _path(location)
+    if kind == "extra_forbidden":
+        return Problem(path, None, "is no setting", did_you_mean(str(location[-1]), _siblings(location)))
+    if kind == "missing":
+        return Problem(path, None, "is missing", "add it")
+    if kind == "literal_error":
+        expected = re.findall(r"'([^']+)'", str(details.get("ctx", {}).get("expected", "")))
+        return Problem(path, value, "is not allowed", did_you_mean(str(value), expected))
+    if kind == "string_pattern_mismatch":
+        return Problem(
+            path,
+            value,
+            f"must match {details.get('ctx', {}).get('pattern')}",
+            _PATTERN_HINTS.get(str(location[-1]), ""),
+        )
+    if isinstance(value, Mapping):
+        value = None
+    message = details["msg"].removeprefix("Input ")
+    return Problem(path, value, message[0].lower() + message[1:])
+
+
+_PATTERN_HINTS = {
+    "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",
+    "header": "letters, digits and hyphens: a load balancer condition takes at most 40",
+    "amiAlias": "for example al2023@v20260903; latest is refused because it would replace nodes on every release",
+}
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    if location[:1] == ("region",):
+        return "aws:region"
+    return f"{NAMESPACE}:" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(
+        "."
+    )
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist beside an unknown one."""
+    model: Any = StackSettings
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        model = next(
+            (_model_in(field.annotation) for field in model.model_fields.values() if field.alias == part), None
+        )
+        if model is None:
+            return []
+    names = [str(field.alias) for field in model.model_fields.values()]
+    return sorted({*names, *SECRET_KEYS} - {"region"}) if model is StackSettings else names
+
+
+def _model_in(annotation: Any) -> Any:
+    """The settings model inside an annotation such as ``tuple[TierSettings, ...]`` or ``WorkingHours | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next(filter(None, (_model_in(part) for part in getattr(annotation, "__args__", ()))), None)

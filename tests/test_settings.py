@@ -1,0 +1,131 @@
+"""What a person may write, and what they are told when it is wrong."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from settings import StackSettings, WorkingHours, did_you_mean, open_hours, read
+
+
+def tier(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "fast",
+        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "slo": {"ttftMs": 1000, "tpotMs": 80},
+        "traffic": {"requestsPerDay": 1000, "inputTokens": 900, "outputTokens": 150},
+        **changes,
+    }
+
+
+def problems(**config: Any) -> list[str]:
+    return [str(problem) for problem in read("us-east-1", {"tiers": [tier()], **config}).problems]
+
+
+def test_the_smallest_configuration_is_a_region_and_a_tier() -> None:
+    reading = read("us-east-1", {"tiers": [tier()]})
+    assert reading.problems == ()
+    assert reading.settings is not None
+    assert reading.settings.default_tier == "fast"
+    assert reading.settings.routing.header == "X-Model-Tier"
+
+
+def test_settings_are_frozen() -> None:
+    settings = read("us-east-1", {"tiers": [tier()]}).settings
+    assert isinstance(settings, StackSettings)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.region = "eu-west-1"  # pyrefly: ignore[read-only]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"buget": {}}, "frugal-llm:buget: is no setting; did you mean budget?"),
+        (
+            {"tiers": [tier(slo={"ttftMs": 1000, "tpotMS": 80})]},
+            "frugal-llm:tiers[0].slo.tpotMS: is no setting; did you mean tpotMs",
+        ),
+        (
+            {"tiers": [tier(quantization="fp9")]},
+            "frugal-llm:tiers[0].quantization is 'fp9': is not allowed; did you mean",
+        ),
+        (
+            {"tiers": [tier(traffic={"requestsPerDay": -5, "inputTokens": 9, "outputTokens": 9})]},
+            "frugal-llm:tiers[0].traffic.requestsPerDay is -5: should be greater than or equal to 0",
+        ),
+        ({"tiers": [tier(minReplicas=True)]}, "frugal-llm:tiers[0].minReplicas is True: must be a number"),
+        ({"tiers": [tier(name="Fast tier")]}, "frugal-llm:tiers[0].name is 'Fast tier': must match"),
+        ({"tiers": [tier(maxReplicas=1, minReplicas=2)]}, "maxReplicas 1 is below minReplicas 2"),
+        ({"tiers": [tier(onDemandFloor=1)]}, "onDemandFloor 1 is above minReplicas 0"),
+        (
+            {"tiers": [tier(maxModelLen=512)]},
+            "traffic of 1050 tokens a request on average does not fit maxModelLen 512",
+        ),
+        ({"tiers": [tier(), tier()]}, "frugal-llm:tiers[1].name is 'fast': another tier has this name"),
+        (
+            {"routing": {"defaultTier": "fats"}},
+            "frugal-llm:routing.defaultTier is 'fats': there is no tier of this name; did",
+        ),
+        (
+            {"schedule": {"timezone": "Europe/Berln"}},
+            "frugal-llm:schedule.timezone is 'Europe/Berln': is no IANA time zone; did you mean Europe/Berlin",
+        ),
+        (
+            {"schedule": {"workingHours": {"start": "0 8 * * 1-9", "end": "0 18 * * 1-5"}}},
+            "frugal-llm:schedule.workingHours.start is '0 8 * * 1-9': is no cron expression",
+        ),
+        ({"schedule": {"workingHours": {"start": "8:00"}}}, "must have the 5 fields minute, hour, day of month"),
+        (
+            {"schedule": {"workingHours": {"start": "0 8 * * 1", "end": "0 8 * * 1"}}},
+            "leave no hour open or none closed in a week",
+        ),
+        ({"budget": {"monthlyUsd": 0}}, "frugal-llm:budget.monthlyUsd is 0: should be greater than 0"),
+        ({"budget": {"notify": ["nobody"]}}, "frugal-llm:budget.notify[0] is 'nobody'"),
+        ({"network": {"vpcCidr": "10.0.0.0/8"}}, "must be a /16 to /20"),
+        ({"network": {"ingressScheme": "internet-facing"}}, "needs certificateArn"),
+        ({"capacity": {"amiAlias": "al2023@latest"}}, "latest is refused"),
+        ({"tiers": []}, "frugal-llm:tiers"),
+        ({"tiers": "fast"}, "frugal-llm:tiers is 'fast'"),
+    ],
+)
+def test_a_mistake_is_reported_with_its_path_value_limit_and_way_out(config: dict[str, Any], expected: str) -> None:
+    assert any(expected in line for line in problems(**config)), problems(**config)
+
+
+def test_all_mistakes_of_a_configuration_come_together_and_the_sound_tiers_remain() -> None:
+    reading = read(
+        "us-east-1", {"tiers": [tier(name="a", quantization="x"), tier(name="b")], "buget": {}, "schedule": 5}
+    )
+    assert len(reading.problems) == 3
+    assert reading.settings is not None
+    assert [kept.name for kept in reading.settings.tiers] == ["b"]
+    assert reading.tier_positions == (1,)
+
+
+def test_a_missing_region_is_a_problem_of_its_own() -> None:
+    assert [problem.path for problem in read(None, {"tiers": [tier()]}).problems] == ["aws:region"]
+
+
+def test_a_secret_in_clear_is_refused_and_its_value_never_printed() -> None:
+    found = read("us-east-1", {"tiers": [tier()], "apiKey": "sk-123"}, encrypted=frozenset()).problems
+    assert [problem.path for problem in found] == ["frugal-llm:apiKey"]
+    assert "sk-123" not in str(found[0])
+    assert read("us-east-1", {"tiers": [tier()], "apiKey": ""}, encrypted=frozenset()).problems == ()
+
+
+def test_working_hours_are_the_hours_between_the_cron_events() -> None:
+    week = open_hours(WorkingHours(start="30 8 * * 1-5", end="0 18 * * 1-5"))
+    monday = [hour for hour in range(24) if week[hour]]
+    # The hour of the start counts whole, the end closes its own.
+    assert monday == list(range(8, 18))
+    assert not any(week[5 * 24 :])
+
+
+def test_working_hours_may_cross_midnight_and_the_week() -> None:
+    week = open_hours(WorkingHours(start="0 22 * * 0", end="0 6 * * 1"))
+    assert [hour for hour in range(168) if week[hour]] == [*range(6), 6 * 24 + 22, 6 * 24 + 23]
+
+
+def test_the_nearest_names_are_suggested() -> None:
+    assert did_you_mean("Llama-3.1-8b", ["Llama-3.1-8B", "T4"]) == "did you mean Llama-3.1-8B?"
+    assert did_you_mean("zzz", ["b", "a"]) == "choose one of a, b"
