@@ -1,0 +1,124 @@
+"""Prices of everything that is no instance: control plane, NAT, load balancer, disks, traffic, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+from types import MappingProxyType
+
+from planning.facts.instances import regions
+from planning.facts.table import DATA, Row, UnknownFact, read_table
+
+REFERENCE_REGION = "us-east-1"
+"""Every item has a price here."""
+
+# A price that was not read for a region is us-east-1's times the regional ratio of a price that was. Which price stands
+# in is chosen by what the two regions with both show: Frankfurt's gp3 is 1.19 x us-east-1's and its NAT 1.16 x, but its
+# S3 1.07 x; Tokyo's log ingestion is 1.52 x (NAT 1.38 x) and its log storage 1.10 x (S3 1.09 x). None: the same price
+# everywhere.
+_STANDS_IN: Mapping[str, str | None] = {
+    "alb": "nat_gateway",
+    "alb_lcu": "alb",
+    "cloudwatch_logs_ingest": "nat_gateway",
+    "cloudwatch_logs_insights_scan": "cloudwatch_logs_ingest",
+    "cloudwatch_logs_storage": "s3_standard_storage",
+    "data_transfer_inter_az": None,
+    "data_transfer_internet_out": None,
+    "data_transfer_other_region_out": None,
+    "ebs_gp3_iops_over_3000": "ebs_gp3_storage",
+    "ebs_gp3_storage": "nat_gateway",
+    "ebs_gp3_throughput_over_125": "ebs_gp3_storage",
+    "eks_auto_mode_markup": None,
+    "eks_control_plane_extended": None,
+    "eks_control_plane_standard": None,
+    "nat_gateway": None,
+    "nat_gateway_data": "nat_gateway",
+    "nlb": "alb",
+    "nlb_lcu": "alb_lcu",
+    "public_ipv4": None,
+    "s3_standard_storage": "nat_gateway",
+    "vpc_gateway_endpoint_s3": None,
+    "vpc_interface_endpoint": "nat_gateway",
+    "vpc_interface_endpoint_data": None,
+}
+
+# A region with no fixed prices at all takes a neighbour's: Spain's C7g, M7g and M7i cost what Ireland's do, to 0.1 %.
+_NEIGHBOUR = {"eu-south-2": "eu-west-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPrice:
+    """A list price."""
+
+    item: str
+    unit: str
+    """What ``usd`` buys: ``hour``, ``GB processed``, ``GB-month``, … (GB is 10^9 bytes)."""
+    usd: float
+    region: str
+    """The region asked for, also when the price is substituted."""
+    source: str
+    as_of: date | None
+    """None: the source has no date."""
+    substituted: bool
+    """Derived from another region's price, because the region's own was not read; ``source`` says how."""
+
+
+def fixed_items() -> tuple[str, ...]:
+    """The names of all items."""
+    return tuple(_read()[REFERENCE_REGION])
+
+
+@cache
+def fixed_price(region: str, item: str) -> FixedPrice:
+    """The item's price in the region; derived and marked ``substituted`` when it was not read.
+
+    Raises ``UnknownFact`` of kind ``region`` or ``fixed price``.
+    """
+    prices = _read()
+    if region not in prices and region not in regions():
+        raise UnknownFact("region", region, regions())
+    if item not in prices[REFERENCE_REGION]:
+        raise UnknownFact("fixed price", item, prices[REFERENCE_REGION])
+    own = prices.get(region, {}).get(item)
+    if own is not None:
+        return own
+    if region in _NEIGHBOUR:
+        neighbour = fixed_price(_NEIGHBOUR[region], item)
+        return replace(neighbour, region=region, source=f"{neighbour.region}'s: {neighbour.source}", substituted=True)
+    return _substitute(region, prices[REFERENCE_REGION][item])
+
+
+def _substitute(region: str, reference: FixedPrice) -> FixedPrice:
+    stand_in = _STANDS_IN.get(reference.item)
+    if stand_in is None:
+        source = f"{REFERENCE_REGION}'s, taken as the same everywhere: {reference.source}"
+        return replace(reference, region=region, source=source, substituted=True)
+    ratio = fixed_price(region, stand_in).usd / fixed_price(REFERENCE_REGION, stand_in).usd
+    source = f"{REFERENCE_REGION}'s x {ratio:.3f}, the ratio of {stand_in}: {reference.source}"
+    return replace(reference, region=region, usd=reference.usd * ratio, source=source, substituted=True)
+
+
+@cache
+def _read() -> Mapping[str, Mapping[str, FixedPrice]]:
+    """By region, then item."""
+    by_region: dict[str, dict[str, FixedPrice]] = {}
+    for price in read_table(DATA / "fixed_prices.csv", _COLUMNS, _fixed_price):
+        by_region.setdefault(price.region, {})[price.item] = price
+    return MappingProxyType(by_region)
+
+
+_COLUMNS = ("region", "item", "unit", "usd", "source", "as_of")
+
+
+def _fixed_price(row: Row) -> FixedPrice:
+    return FixedPrice(
+        item=row.name("item"),
+        unit=row.name("unit"),
+        usd=row.number("usd"),
+        region=row.name("region"),
+        source=row.name("source"),
+        as_of=row.date("as_of"),
+        substituted=False,
+    )

@@ -1,0 +1,374 @@
+"""EC2 instance types, what they cost in a region, and how often their spot capacity is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from types import MappingProxyType
+
+from planning.facts.table import (
+    CPU_ARCHITECTURES,
+    DATA,
+    MIB_PER_GIB,
+    CpuArchitecture,
+    InvalidCell,
+    Row,
+    UnknownFact,
+    read_table,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """One EC2 instance type as Karpenter sees it."""
+
+    name: str
+    family: str
+    gpu: str | None
+    """Name as in ``gpus``; None: a CPU type."""
+    gpu_count: int
+    gpu_memory_gib_each: float
+    """0 for a CPU type."""
+    vcpu: int
+    memory_gib: float
+    local_nvme_gb: float
+    allocatable_cpu: float
+    """Cores left for pods after kubelet's reserve."""
+    allocatable_memory_gib: float
+    """Left after VM overhead (7.5 %), kubelet's reserve (255 MiB + 11 MiB a pod) and the eviction threshold."""
+    gpu_name_label: str | None
+    """Value of ``karpenter.k8s.aws/instance-gpu-name``: ``a100`` is two GPUs, told apart by the memory label."""
+    gpu_memory_label_mib: int | None
+    """Value of ``karpenter.k8s.aws/instance-gpu-memory``."""
+    network_baseline_mbps: int | None
+    """Megabits a second that last; small sizes burst above it for minutes."""
+    arch: CpuArchitecture
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """An instance type in a region. Prices are USD per hour, Linux, shared tenancy, without tax."""
+
+    instance: InstanceType
+    region: str
+    on_demand_usd_per_hour: float
+    spot_usd_per_hour: float | None
+    """Median over the zones; None: not read, which is not the same as not offered."""
+    spot_min_usd_per_hour: float | None
+    """Cheapest zone."""
+    spot_max_usd_per_hour: float | None
+    """Dearest zone."""
+    zones: int | None
+    """Zones with a spot price; None when no spot price was read."""
+    zones_at_on_demand_price: int | None
+    """Zones whose spot price is within 3 % of on-demand: they have no spare capacity."""
+    interruption_class: str | None
+    """AWS Spot Advisor, June 2025; None: the type is not in it (newer families)."""
+    spot_savings_percent: float | None
+    """AWS Spot Advisor's saving over on-demand, June 2025: an estimate where no spot price was read."""
+    source: str
+    as_of: date | None
+    """Oldest date among the row's prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyInterruption:
+    """Probability that a spot instance is taken back within a month, as a range."""
+
+    low: float
+    expected: float
+    high: float
+
+
+# The classes are AWS Spot Advisor's: share of instances interrupted during the last month. ">20%" has no published
+# upper end: 30 % expected and 50 % at worst are this program's assumption.
+_INTERRUPTION_OF_CLASS = {
+    "<5%": MonthlyInterruption(0.0, 0.025, 0.05),
+    "5-10%": MonthlyInterruption(0.05, 0.075, 0.10),
+    "10-15%": MonthlyInterruption(0.10, 0.125, 0.15),
+    "15-20%": MonthlyInterruption(0.15, 0.175, 0.20),
+    ">20%": MonthlyInterruption(0.20, 0.30, 0.50),
+}
+_WORST_CLASS = ">20%"
+
+
+def monthly_interruption(interruption_class: str | None) -> MonthlyInterruption:
+    """The probability range of a Spot Advisor class. An unknown class (None) counts as the worst.
+
+    Raises ``UnknownFact`` of kind ``interruption class`` for a text that is no class.
+    """
+    try:
+        return _INTERRUPTION_OF_CLASS[interruption_class or _WORST_CLASS]
+    except KeyError:
+        raise UnknownFact("interruption class", str(interruption_class), _INTERRUPTION_OF_CLASS) from None
+
+
+def regions() -> tuple[str, ...]:
+    """The regions with prices."""
+    return tuple(_prices_by_region())
+
+
+def offerings(region: str) -> tuple[Offering, ...]:
+    """Every whole-GPU and CPU type priced in the region. Raises ``UnknownFact`` of kind ``region``.
+
+    Left out: fractions of a GPU, and types without an on-demand price (see ``_offered``).
+    """
+    if region not in _prices_by_region():
+        raise UnknownFact("region", region, regions())
+    return _offerings(region)
+
+
+def instance_type(name: str) -> InstanceType:
+    """The instance type of that name, offered anywhere. Raises ``UnknownFact`` of kind ``instance type``."""
+    try:
+        return instance_types()[name]
+    except KeyError:
+        raise UnknownFact("instance type", name, instance_types()) from None
+
+
+@cache
+def instance_types() -> Mapping[str, InstanceType]:
+    """All instance types by name that are offered in some region."""
+    nodes = _nodes()
+    types: dict[str, InstanceType] = {}
+    for prices in _prices_by_region().values():
+        for price in prices:
+            if price.instance_type not in types:
+                types[price.instance_type] = _instance_type(price, nodes[price.instance_type])
+    return MappingProxyType(types)
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    region: str
+    instance_type: str
+    gpu: str | None
+    gpu_count: float
+    gpu_memory_gib_each: float
+    vcpu: int
+    memory_gib: float
+    local_nvme_gb: float
+    on_demand_usd_per_hour: float | None
+    spot_usd_per_hour: float | None
+    source: str
+    as_of: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SpotRange:
+    lowest: float
+    highest: float
+    zones: int
+    zones_at_on_demand_price: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SpotAdvice:
+    interruption_class: str
+    savings_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What Karpenter's documentation says of an instance type."""
+
+    family: str
+    arch: CpuArchitecture
+    gpu_name_label: str | None
+    gpu_memory_label_mib: int | None
+    network_baseline_mbps: int | None
+    allocatable_cpu: float
+    allocatable_memory_gib: float
+
+
+@cache
+def _offerings(region: str) -> tuple[Offering, ...]:
+    ranges = _spot_ranges().get(region, {})
+    advice = _spot_advice().get(region, {})
+    types = instance_types()
+    return tuple(
+        _offering(price, types[price.instance_type], ranges.get(price.instance_type), advice.get(price.instance_type))
+        for price in _prices_by_region()[region]
+    )
+
+
+def _offering(price: _Price, instance: InstanceType, zones: _SpotRange | None, advice: _SpotAdvice | None) -> Offering:
+    assert price.on_demand_usd_per_hour is not None  # _offered
+    spot = price.spot_usd_per_hour
+    return Offering(
+        instance=instance,
+        region=price.region,
+        on_demand_usd_per_hour=price.on_demand_usd_per_hour,
+        spot_usd_per_hour=spot,
+        spot_min_usd_per_hour=zones.lowest if zones else spot,
+        spot_max_usd_per_hour=zones.highest if zones else spot,
+        zones=zones.zones if zones else None,
+        zones_at_on_demand_price=zones.zones_at_on_demand_price if zones else None,
+        interruption_class=advice.interruption_class if advice else None,
+        spot_savings_percent=advice.savings_percent if advice else None,
+        source=price.source,
+        as_of=price.as_of,
+    )
+
+
+def _instance_type(price: _Price, node: _Node) -> InstanceType:
+    return InstanceType(
+        name=price.instance_type,
+        family=node.family,
+        gpu=price.gpu,
+        gpu_count=int(price.gpu_count),
+        gpu_memory_gib_each=price.gpu_memory_gib_each,
+        vcpu=price.vcpu,
+        memory_gib=price.memory_gib,
+        local_nvme_gb=price.local_nvme_gb,
+        allocatable_cpu=node.allocatable_cpu,
+        allocatable_memory_gib=node.allocatable_memory_gib,
+        gpu_name_label=node.gpu_name_label,
+        gpu_memory_label_mib=node.gpu_memory_label_mib,
+        network_baseline_mbps=node.network_baseline_mbps,
+        arch=node.arch,
+    )
+
+
+def _offered(price: _Price) -> bool:
+    # g6f and gr6f hold a fraction of an L4. EC2 reports 0 GPUs for them, so Karpenter's node has nvidia.com/gpu 0 and a
+    # GPU pod stays Pending (karpenter-provider-aws #8368, #8324).
+    fraction_of_a_gpu = price.gpu is not None and price.gpu_count < 1
+    # p5e is sold as Capacity Blocks and spot: no source has an on-demand price, so there is nothing to fall back to or
+    # to compare with.
+    return not fraction_of_a_gpu and price.on_demand_usd_per_hour is not None
+
+
+@cache
+def _prices_by_region() -> Mapping[str, tuple[_Price, ...]]:
+    by_region: dict[str, list[_Price]] = {}
+    for price in read_table(DATA / "instance_prices.csv", _PRICE_COLUMNS, _price):
+        if _offered(price):
+            by_region.setdefault(price.region, []).append(price)
+    return MappingProxyType({region: tuple(prices) for region, prices in by_region.items()})
+
+
+@cache
+def _spot_ranges() -> Mapping[str, Mapping[str, _SpotRange]]:
+    """By region, then instance type."""
+    by_region: dict[str, dict[str, _SpotRange]] = {}
+    for region, name, spot_range in read_table(DATA / "spot_ranges.csv", _RANGE_COLUMNS, _spot_range):
+        by_region.setdefault(region, {})[name] = spot_range
+    return by_region
+
+
+@cache
+def _spot_advice() -> Mapping[str, Mapping[str, _SpotAdvice]]:
+    """By region, then instance type."""
+    by_region: dict[str, dict[str, _SpotAdvice]] = {}
+    for region, name, advice in read_table(DATA / "spot_interruptions.csv", _ADVICE_COLUMNS, _advice):
+        by_region.setdefault(region, {})[name] = advice
+    return by_region
+
+
+@cache
+def _nodes() -> Mapping[str, _Node]:
+    nodes = dict(read_table(DATA / "gpu_instances.csv", _GPU_NODE_COLUMNS, _gpu_node))
+    nodes.update(read_table(DATA / "cpu_instances.csv", _CPU_NODE_COLUMNS, _cpu_node))
+    return nodes
+
+
+_PRICE_COLUMNS = (
+    "region",
+    "instance_type",
+    "gpu",
+    "gpu_count",
+    "gpu_memory_gib_each",
+    "vcpu",
+    "memory_gib",
+    "local_nvme_gb",
+    "on_demand_usd_per_hour",
+    "spot_usd_per_hour",
+    "source",
+    "as_of",
+)
+_RANGE_COLUMNS = ("region", "instance_type", "az_count", "spot_min", "spot_max", "az_at_on_demand_price")
+_ADVICE_COLUMNS = ("region", "instance_type", "savings_over_on_demand_pct", "interruption_frequency")
+_NODE_COLUMNS = ("instance_type", "instance_family", "network_baseline_mbps", "allocatable_cpu", "allocatable_memory")
+_GPU_NODE_COLUMNS = (*_NODE_COLUMNS, "gpu_name_label", "gpu_memory_label_mib")
+_CPU_NODE_COLUMNS = (*_NODE_COLUMNS, "arch")
+
+
+def _price(row: Row) -> _Price:
+    return _Price(
+        region=row.name("region"),
+        instance_type=row.name("instance_type"),
+        gpu=row.optional(row.name, "gpu"),
+        gpu_count=row.number("gpu_count"),
+        gpu_memory_gib_each=row.optional(row.number, "gpu_memory_gib_each") or 0.0,
+        vcpu=row.integer("vcpu"),
+        memory_gib=row.number("memory_gib"),
+        local_nvme_gb=row.number("local_nvme_gb"),
+        on_demand_usd_per_hour=row.optional(row.number, "on_demand_usd_per_hour"),
+        spot_usd_per_hour=row.optional(row.number, "spot_usd_per_hour"),
+        source=row.name("source"),
+        as_of=row.date("as_of"),
+    )
+
+
+def _spot_range(row: Row) -> tuple[str, str, _SpotRange]:
+    return (
+        row.name("region"),
+        row.name("instance_type"),
+        _SpotRange(
+            lowest=row.number("spot_min"),
+            highest=row.number("spot_max"),
+            zones=row.integer("az_count"),
+            zones_at_on_demand_price=row.optional(row.integer, "az_at_on_demand_price"),
+        ),
+    )
+
+
+def _advice(row: Row) -> tuple[str, str, _SpotAdvice]:
+    interruption_class = row.choice("interruption_frequency", tuple(_INTERRUPTION_OF_CLASS))
+    # p5.48xlarge in Canada has a saving of -62 %: the feed caught the on-demand cut of June 2025 before its own spot
+    # prices. EC2 never charges more than on-demand for spot, so such a figure says nothing.
+    savings = row.number("savings_over_on_demand_pct", least=-100.0)
+    return (
+        row.name("region"),
+        row.name("instance_type"),
+        _SpotAdvice(interruption_class=interruption_class, savings_percent=savings if savings >= 0 else None),
+    )
+
+
+def _gpu_node(row: Row) -> tuple[str, _Node]:
+    # Every priced GPU type is x86; g5g (Graviton with a T4G) is not priced.
+    return row.name("instance_type"), _node(
+        row,
+        arch="amd64",
+        gpu_name_label=row.name("gpu_name_label"),
+        gpu_memory_label_mib=row.integer("gpu_memory_label_mib"),
+    )
+
+
+def _cpu_node(row: Row) -> tuple[str, _Node]:
+    arch = row.choice("arch", CPU_ARCHITECTURES)
+    return row.name("instance_type"), _node(row, arch=arch, gpu_name_label=None, gpu_memory_label_mib=None)
+
+
+def _node(row: Row, *, arch: CpuArchitecture, gpu_name_label: str | None, gpu_memory_label_mib: int | None) -> _Node:
+    return _Node(
+        family=row.name("instance_family"),
+        arch=arch,
+        gpu_name_label=gpu_name_label,
+        gpu_memory_label_mib=gpu_memory_label_mib,
+        network_baseline_mbps=row.optional(row.integer, "network_baseline_mbps"),
+        allocatable_cpu=_with_suffix(row, "allocatable_cpu", "m") / 1000,
+        allocatable_memory_gib=_with_suffix(row, "allocatable_memory", "Mi") / MIB_PER_GIB,
+    )
+
+
+def _with_suffix(row: Row, column: str, suffix: str) -> int:
+    """A Kubernetes quantity in the one unit that Karpenter's documentation uses for it."""
+    text = row.name(column)
+    digits = text.removesuffix(suffix)
+    if not (text.endswith(suffix) and digits.isdecimal()):
+        raise InvalidCell(f"{column} should be as 123{suffix}, not {text!r}")
+    return int(digits)

@@ -1,0 +1,131 @@
+"""Architectures of the models that can be served by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from planning.facts.table import DATA, Row, UnknownFact, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The numbers of a transformer that memory and speed follow from."""
+
+    model_id: str
+    """Hugging Face id: the catalogue's name."""
+    params_billion: float
+    """All parameters, in units of 10^9, embeddings included; of a vision model with its vision tower."""
+    active_params_billion: float
+    """Parameters used for one token; equal to ``params_billion`` without experts."""
+    layers: int
+    hidden_size: int
+    attention_heads: int
+    kv_heads: int
+    """Nominal where ``uses_latent_attention``."""
+    head_dim: int
+    vocab_size: int
+    tied_embeddings: bool
+    """Input and output embedding are one matrix, counted once in ``params_billion``."""
+    experts: int
+    """Routed experts a layer; 1 without experts."""
+    experts_per_token: int
+    sliding_window: int | None
+    """Tokens that a local layer keeps; None when every layer is global."""
+    global_attention_layers: int
+    """Layers that keep the whole context; the other layers keep ``sliding_window`` tokens."""
+    max_context: int
+    """Tokens, as in the published configuration; 0 when not stated (models that are only measured)."""
+    license: str
+    """Empty when not stated."""
+    gated: bool
+    """The repository answers only to a Hugging Face token (also where the gate has been on and off)."""
+    kv_bytes_per_token_bf16: int
+    """Cache of one token in all layers, 16-bit values, as if every layer were global (an upper bound for sliding
+    windows)."""
+    source: str
+    notes: str
+
+    @property
+    def uses_latent_attention(self) -> bool:
+        """The cache is a compressed latent (MLA), so its size does not follow from the heads and every GPU of a tensor
+        parallel group holds all of it.
+        """
+        return self.kv_bytes_per_token_bf16 != kv_bytes_per_token(self.layers, self.kv_heads, self.head_dim)
+
+
+def kv_bytes_per_token(layers: int, kv_heads: int, head_dim: int) -> int:
+    """Bytes of keys and values of one token in all layers at 2 bytes a value; not for latent attention (MLA)."""
+    return 2 * layers * kv_heads * head_dim * 2
+
+
+@cache
+def models() -> Mapping[str, Architecture]:
+    """The catalogue by model id (``data/models.csv``)."""
+    rows = read_table(DATA / "models.csv", _COLUMNS, _architecture)
+    return MappingProxyType({row.model_id: row for row in rows})
+
+
+def model(model_id: str) -> Architecture:
+    """The architecture of a catalogue model. Raises ``UnknownFact`` of kind ``model``."""
+    try:
+        return models()[model_id]
+    except KeyError:
+        raise UnknownFact("model", model_id, models()) from None
+
+
+_COLUMNS = (
+    "model_id",
+    "params_billion",
+    "active_params_billion",
+    "layers",
+    "hidden_size",
+    "attention_heads",
+    "kv_heads",
+    "head_dim",
+    "max_context",
+    "license",
+    "gated",
+    "source",
+    "vocab_size",
+    "kv_bytes_per_token_bf16",
+    "notes",
+    "experts",
+    "experts_per_token",
+    "tied_embeddings",
+    "sliding_window",
+    "global_attention_layers",
+)
+
+
+def _architecture(row: Row) -> Architecture:
+    return Architecture(
+        model_id=row.name("model_id"),
+        params_billion=row.number("params_billion"),
+        active_params_billion=row.number("active_params_billion"),
+        layers=row.integer("layers"),
+        hidden_size=row.integer("hidden_size"),
+        attention_heads=row.integer("attention_heads"),
+        kv_heads=row.integer("kv_heads"),
+        head_dim=row.integer("head_dim"),
+        vocab_size=row.integer("vocab_size"),
+        tied_embeddings=row.yes("tied_embeddings"),
+        experts=row.integer("experts"),
+        experts_per_token=row.integer("experts_per_token"),
+        sliding_window=row.optional(row.integer, "sliding_window"),
+        global_attention_layers=row.integer("global_attention_layers"),
+        max_context=row.integer("max_context"),
+        license=row.name("license"),
+        gated=_gated(row),
+        kv_bytes_per_token_bf16=row.integer("kv_bytes_per_token_bf16"),
+        source=row.name("source"),
+        notes=row.text("notes"),
+    )
+
+
+def _gated(row: Row) -> bool:
+    # "auto(verify)": Mistral's contact-information gate has been on and off. A token that is not needed does no harm,
+    # a missing one stops the download.
+    return row.choice("gated", ("manual", "auto", "auto(verify)", "no")) != "no"
