@@ -1,0 +1,266 @@
+"""The compute bill of the whole stack under any set of levers: tiers merged or apart, fleets chosen for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from planning.disaggregation import RoleLoads, role_loads
+from planning.facts.checkpoints import Checkpoint
+from planning.facts.fixed_prices import fixed_price
+from planning.facts.models import Architecture
+from planning.fleet import EXPECTED, Availability, Fleet, NodeCosts, Policy, TierFleet, Uncertainty
+from planning.month import ReplicaMonth, ScalingRule
+from planning.options import Demand, Market
+from planning.serving import Target, Workload
+from planning.traffic import HOURS_PER_MONTH, Shape
+from settings import Capacity, Scaling, TierSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What lowers the bill; each False is the bill without it."""
+
+    spot: bool = True
+    quantization: bool = True
+    batching: bool = True
+    routing: bool = True
+    autoscaling: bool = True
+    scale_to_zero: bool = True
+    prefix_caching: bool = True
+    kv_compression: bool = True
+    disaggregation: bool = True
+
+    @classmethod
+    def none(cls) -> Levers:
+        """The baseline: every lever off."""
+        return cls(**{entry.name: False for entry in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class TierDemand:
+    """A tier of the settings with the facts it names."""
+
+    settings: TierSettings
+    architecture: Architecture
+    checkpoints: tuple[Checkpoint, ...]
+    """Every checkpoint that could serve it: the levers look beyond what the settings allow."""
+    methods: frozenset[str]
+    """Quantisation methods that the settings allow."""
+    shape: Shape
+
+    @property
+    def requests_per_hour(self) -> tuple[float, ...]:
+        """Requests of every hour of the shape."""
+        mean = self.settings.traffic.requests_per_day / 24
+        return tuple(mean * weight for weight in self.shape.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class DisaggregatedFleet:
+    """The same month with prefill and decode apart."""
+
+    loads: RoleLoads
+    prefill: ReplicaMonth
+    decode: ReplicaMonth
+    usd: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TierBill:
+    """One tier's part of a bill."""
+
+    name: str
+    search: TierFleet
+    fleet: Fleet
+    disaggregated: DisaggregatedFleet | None
+
+    @property
+    def usd(self) -> float:
+        """Expected compute of the month."""
+        return self.disaggregated.usd if self.disaggregated else self.fleet.usd
+
+
+class Unservable(Exception):
+    """No option of a tier meets its target under the given levers."""
+
+    def __init__(self, tier: str, search: TierFleet) -> None:
+        super().__init__(tier)
+        self.tier = tier
+        self.search = search
+
+
+@dataclass(slots=True)
+class StackBills:
+    """Computes bills and remembers what they share: each search over checkpoints and GPUs is done once."""
+
+    tiers: tuple[TierDemand, ...]
+    market: Market
+    working: tuple[bool, ...]
+    capacity: Capacity
+    scaling: Scaling
+    region: str
+    root_volume_gib: float
+    _searches: dict[object, TierFleet] = field(default_factory=dict[object, TierFleet])
+
+    def bill(self, levers: Levers) -> tuple[TierBill, ...]:
+        """The cheapest fleet of every tier under the levers. Raises ``Unservable``."""
+        return tuple(self._tier_bill(name, tiers, levers) for name, tiers in self._groups(levers))
+
+    def tier_bill(self, tier: TierDemand, levers: Levers) -> TierBill:
+        """The cheapest fleet of one tier. Raises ``Unservable``."""
+        return self._tier_bill(tier.settings.name, (tier,), levers)
+
+    def search(self, tier: TierDemand) -> TierFleet:
+        """The search of one tier with every lever on."""
+        return self._search((tier,), Levers())
+
+    def policy(self, levers: Levers) -> Policy:
+        """What the settings allow and the levers leave."""
+        return Policy(
+            spot=levers.spot and self.capacity.spot,
+            on_demand_fallback=self.capacity.on_demand_fallback,
+            autoscaling=levers.autoscaling,
+            scale_to_zero=levers.scale_to_zero and self.scaling.scale_to_zero,
+            tuned=levers.batching,
+        )
+
+    def in_case(self, bill: TierBill, levers: Levers, case: Uncertainty) -> float:
+        """The month of a chosen fleet, USD, in one case of what is uncertain; the choice stays."""
+        fleet = bill.search.fleet(bill.fleet.option, self.policy(levers), case)
+        apart = self._disaggregated(bill.search, fleet, case) if bill.disaggregated else None
+        return apart.usd if apart else fleet.usd
+
+    def _groups(self, levers: Levers) -> list[tuple[str, tuple[TierDemand, ...]]]:
+        if levers.routing or len(self.tiers) == 1:
+            return [(tier.settings.name, (tier,)) for tier in self.tiers]
+        return [(largest_tier(self.tiers).settings.name, self.tiers)]
+
+    def _tier_bill(self, name: str, tiers: tuple[TierDemand, ...], levers: Levers) -> TierBill:
+        search = self._search(tiers, levers)
+        policy = self.policy(levers)
+        tier = largest_tier(tiers)
+        methods = tier.methods if levers.quantization else unquantised(tier.checkpoints)
+        if levers.disaggregation and len(tiers) == 1 and tier.settings.disaggregation.enabled:
+            return self._cheapest_apart(name, search, policy, methods)
+        fleet = search.choose(policy, methods)
+        if fleet is None:
+            raise Unservable(name, search)
+        return TierBill(name, search, fleet, None)
+
+    def _cheapest_apart(self, name: str, search: TierFleet, policy: Policy, methods: frozenset[str]) -> TierBill:
+        """The fleet that is cheapest with prefill and decode apart, which may be another than together."""
+        best: TierBill | None = None
+        for fleet in search.ranked(policy):
+            if fleet.option.checkpoint.method in methods:
+                apart = self._disaggregated(search, fleet, EXPECTED)
+                if apart and (best is None or apart.usd < best.usd):
+                    best = TierBill(name, search, fleet, apart)
+        if best is None:
+            raise Unservable(name, search)
+        return best
+
+    def _search(self, tiers: tuple[TierDemand, ...], levers: Levers) -> TierFleet:
+        key = (tuple(tier.settings.name for tier in tiers), levers.prefix_caching, levers.kv_compression)
+        if key not in self._searches:
+            self._searches[key] = self._new_search(tiers, levers)
+        return self._searches[key]
+
+    def _new_search(self, tiers: tuple[TierDemand, ...], levers: Levers) -> TierFleet:
+        tier = largest_tier(tiers)
+        settings = tier.settings
+        traffic = [member.settings.traffic for member in tiers]
+        requests = sum(part.requests_per_day for part in traffic)
+
+        def mean(values: Sequence[float]) -> float:
+            weights = [part.requests_per_day / requests if requests else 1 / len(traffic) for part in traffic]
+            return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+        demand = Demand(
+            tier=settings.name,
+            architecture=tier.architecture,
+            checkpoints=tier.checkpoints,
+            workload=Workload(
+                input_tokens=mean([part.input_tokens for part in traffic]),
+                output_tokens=mean([part.output_tokens for part in traffic]),
+                prefix_hit_rate=mean([part.prefix_hit_rate for part in traffic]) if levers.prefix_caching else 0.0,
+                arrival_cv=mean([part.burstiness for part in traffic]),
+            ),
+            target=Target(settings.slo.ttft_ms, settings.slo.tpot_ms),
+            max_model_len=max(member.settings.max_model_len for member in tiers)
+            if len(tiers) > 1
+            else settings.max_model_len,
+            kv_cache_dtype=settings.kv_cache_dtype if levers.kv_compression else "auto",
+            gpus=settings.gpus,
+        )
+        hours = max(len(member.shape.weights) for member in tiers)
+        series = [_tiled(member.requests_per_hour, hours) for member in tiers]
+        shape = replace(tier.shape, peak_within_hour=mean([member.shape.peak_within_hour for member in tiers]))
+        return TierFleet(
+            demand,
+            Availability(
+                settings.min_replicas,
+                settings.working_hours_replicas if not all(self.working) else 0,
+                settings.on_demand_floor,
+            ),
+            [sum(rates) for rates in zip(*series, strict=True)],
+            shape,
+            self.working,
+            self.market,
+            self._node_costs(),
+        )
+
+    def _node_costs(self) -> NodeCosts:
+        disk = fixed_price(self.region, "ebs_gp3_storage").usd * self.root_volume_gib * 2**30 / 1e9 / HOURS_PER_MONTH
+        minutes = self.scaling.idle_cooldown_minutes
+        return NodeCosts(
+            disk_usd_per_hour=disk,
+            nat_usd_per_gb=fixed_price(self.region, "nat_gateway_data").usd,
+            node_idle_s=self.scaling.node_idle_minutes * 60,
+            cooldown_s=None if minutes is None else minutes * 60,
+        )
+
+    def _disaggregated(self, search: TierFleet, fleet: Fleet, case: Uncertainty) -> DisaggregatedFleet | None:
+        """The chosen pods split by role, on the same pool; None when a role cannot meet its part of the target."""
+        network = min(offering.instance.network_baseline_mbps or 1000 for offering in fleet.pool)
+        loads = role_loads(fleet.option, search.demand, network)
+        if loads is None:
+            return None
+
+        def month(requests_per_second: float) -> ReplicaMonth:
+            rule: ScalingRule = replace(
+                fleet.rule, requests_per_second_per_replica=requests_per_second / case.cost_factor
+            )
+            return search.month(rule, case.traffic_factor)
+
+        prefill, decode = month(loads.prefill_requests_per_second), month(loads.decode.requests_per_second)
+        hours = prefill.node_hours + decode.node_hours
+        per_hour = fleet.usd / fleet.month.node_hours if fleet.month.node_hours else 0.0
+        return DisaggregatedFleet(loads, prefill, decode, hours * per_hour)
+
+
+def largest_tier(tiers: Sequence[TierDemand]) -> TierDemand:
+    """The tier of the largest model; of equals, the one with the stricter target."""
+    return max(tiers, key=lambda tier: (tier.architecture.params_billion, -tier.settings.slo.tpot_ms))
+
+
+def unquantised(checkpoints: Sequence[Checkpoint]) -> frozenset[str]:
+    """The 16-bit method, or for models released quantised their own."""
+    if any(checkpoint.method == "fp16" for checkpoint in checkpoints):
+        return frozenset({"fp16"})
+    own = {checkpoint.method for checkpoint in checkpoints if checkpoint.repository == checkpoint.base_model_id}
+    return frozenset(own)
+
+
+def _tiled(rates: tuple[float, ...], hours: int) -> tuple[float, ...]:
+    return (rates * math.ceil(hours / len(rates)))[:hours]
+
+
+def methods_of(checkpoints: Sequence[Checkpoint]) -> Mapping[str, tuple[Checkpoint, ...]]:
+    """Checkpoints by method, all GGUF files under ``gguf``."""
+    result: dict[str, tuple[Checkpoint, ...]] = {}
+    for checkpoint in checkpoints:
+        method = "gguf" if checkpoint.method.startswith("gguf") else checkpoint.method
+        result[method] = (*result.get(method, ()), checkpoint)
+    return result

@@ -1,0 +1,72 @@
+"""What a person should know before they trust the plan: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from planning.bill import Levers, TierBill
+from planning.plan import Plan, TierPlan
+from settings import Problem, StackSettings
+
+_FEW_OFFERINGS = 3
+_WORTH_SAYING_USD = 5.0
+
+
+def stack_warnings(
+    settings: StackSettings,
+    bill: Sequence[TierBill],
+    plan: Plan,
+    *,
+    baseline: Levers,
+    over: Problem | None,
+) -> tuple[str, ...]:
+    """All warnings of a plan, the weightiest first."""
+    lines: list[str] = []
+    if over is not None:
+        lines.append(f"over budget: {over}")
+    needed = [name for name in ("quantization", "batching", "routing") if getattr(baseline, name)]
+    if needed:
+        lines.append(f"nothing here meets the targets without {' and '.join(needed)}, so the baseline has it too")
+    for tier, part in zip(plan.tiers, bill, strict=True):
+        lines += _tier_warnings(settings, tier, part)
+    lines += [
+        f"without {step.lever} the month would be {-step.alone_usd:,.0f} USD cheaper: the load is too small for it"
+        for step in plan.forecast.savings
+        if step.alone_usd is not None and step.alone_usd < -_WORTH_SAYING_USD
+    ]
+    if not settings.network.api_endpoint_cidrs:
+        lines.append(
+            "the Kubernetes API is private: run pulumi up from inside the VPC (VPN, peering), or set "
+            "network.apiEndpointCidrs for the first run"
+        )
+    substituted = sorted({item.name for item in plan.forecast.items if "derived" in item.basis})
+    if substituted:
+        lines.append(f"prices not read for {plan.region} and derived from us-east-1: {', '.join(substituted)}")
+    lines.append(f"oldest price used: {plan.forecast.prices_as_of}; interruption classes are of June 2025")
+    return tuple(lines)
+
+
+def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> Iterator[str]:
+    spot = settings.capacity.spot
+    if spot and len(tier.instance_types) < _FEW_OFFERINGS:
+        yield (
+            f"tier {tier.name}: only {len(tier.instance_types)} instance type(s) carry it "
+            f"({', '.join(tier.instance_types)}): spot may run out, expect on-demand hours"
+        )
+    if spot and part.fleet.price.spot_share == 0:
+        yield f"tier {tier.name}: no spot price is known for its types; priced on-demand"
+    if tier.gpus_per_replica > 1 and part.fleet.option.gpu and part.fleet.option.gpu.nvlink != "yes":
+        yield f"tier {tier.name}: {tier.gpus_per_replica} GPUs over PCIe are poorly measured; its range is wide"
+    if tier.engine == "llama.cpp":
+        yield f"tier {tier.name}: speed on CPUs rests on runs of one sequence at a time; batches are projected"
+    if tier.checkpoint.gated:
+        yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
+    if tier.disaggregation is not None and not tier.disaggregation.pays:
+        yield f"tier {tier.name}: {tier.disaggregation.verdict}"
+    if tier.replicas.maximum < part.fleet.month.peak_replicas:
+        yield (
+            f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.peak_replicas} "
+            "that the busiest hour needs; requests will wait longer than the target"
+        )
+    if tier.replicas.minimum == 1 and tier.replicas.on_demand_floor == 0 and spot:
+        yield f"tier {tier.name}: a single spot replica; an interruption is an outage of one cold start"

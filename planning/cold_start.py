@@ -1,0 +1,86 @@
+"""How long a replica takes from the order of its node to its first answer, and every time-out that follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from planning.plan import Timeouts
+
+#: From the order of a node to a ready kubelet: 30 s (Bottlerocket) to 84 s (AL2023 on g4dn) in two blogs of 2024-2025;
+#: the middle is planned.
+NODE_READY_S = 60.0
+
+#: The compressed vLLM image, GB, and the rate at which a node pulls and unpacks it: AWS's SOCI blog gives 4-6 minutes
+#: for 15-20 GB, 60 MB/s.
+VLLM_IMAGE_GB = 10.0
+LLAMA_CPP_IMAGE_GB = 0.3
+IMAGE_PULL_GB_PER_S = 0.06
+
+#: Engine start with weights: 46 s median for 16 GB (8B on H100) and 63 to 221 s for 141 GB (70B on 8 GPUs), AccelMark
+#: result files of 2026. A line through them: 45 s for compilation and graphs, 1.2 s a GB for weights.
+ENGINE_START_S = 45.0
+ENGINE_S_PER_GB = 1.2
+
+#: llama.cpp maps the file: start is the download at the node's rate and a few seconds.
+LLAMA_CPP_START_S = 5.0
+
+#: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
+SPOT_GRACE_S = 110
+PRE_STOP_S = 15
+DRAIN_MARGIN_S = 5
+
+#: Envoy's ext_proc time-out must outlast every hold, and the load balancer must outlast Envoy (AWS allows 4,000 s).
+ENVOY_MARGIN_S = 100
+ALB_MARGIN_S = 100
+LEAST_HOLD_S = 300
+LEAST_COOLDOWN_S = 600
+LONGEST_COOLDOWN_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """The parts of a cold start, seconds."""
+
+    node_s: float
+    image_s: float
+    engine_s: float
+
+    @property
+    def total_s(self) -> float:
+        """From the order of a node to the first answer."""
+        return self.node_s + self.image_s + self.engine_s
+
+
+def vllm_cold_start(weights_gb: float) -> ColdStart:
+    """Cold start of a vLLM replica that streams ``weights_gb`` from the bucket."""
+    return ColdStart(NODE_READY_S, VLLM_IMAGE_GB / IMAGE_PULL_GB_PER_S, ENGINE_START_S + ENGINE_S_PER_GB * weights_gb)
+
+
+def llama_cpp_cold_start(weights_gb: float, network_mbps: float) -> ColdStart:
+    """Cold start of a llama.cpp replica that downloads ``weights_gb`` at the node's sustained network rate."""
+    download = weights_gb * 8000 / network_mbps
+    return ColdStart(NODE_READY_S, LLAMA_CPP_IMAGE_GB / IMAGE_PULL_GB_PER_S, LLAMA_CPP_START_S + download)
+
+
+def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
+    """Every time-out of a tier, each longer than what it has to outlast."""
+    total = math.ceil(cold_start.total_s)
+    # A hold covers a start that takes twice the plan, in whole minutes.
+    hold = max(LEAST_HOLD_S, math.ceil(2 * total / 60) * 60)
+    envoy = hold + ENVOY_MARGIN_S
+    return Timeouts(
+        cold_start_s=total,
+        startup_probe_s=math.ceil(3 * cold_start.engine_s / 10) * 10 + LEAST_HOLD_S,
+        progress_deadline_s=hold + math.ceil(3 * cold_start.engine_s) + LEAST_HOLD_S,
+        router_queue_s=60,
+        router_hold_s=hold,
+        envoy_message_s=envoy,
+        alb_idle_s=envoy + ALB_MARGIN_S,
+        client_s=envoy + ALB_MARGIN_S,
+        polling_interval_s=5,
+        cooldown_s=math.ceil(cooldown_s),
+        pre_stop_s=PRE_STOP_S,
+        shutdown_s=SPOT_GRACE_S - PRE_STOP_S - DRAIN_MARGIN_S,
+        grace_s=SPOT_GRACE_S,
+    )

@@ -1,0 +1,139 @@
+"""The plan as plain data: the stack outputs, and what ``--json`` prints."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from planning.plan import Plan, TierPlan
+
+CURRENCY = "USD"
+
+
+class MonthlyCost(TypedDict):
+    """Projected cost of a month of 730 hours, USD."""
+
+    low: float
+    expected: float
+    high: float
+    baseline: float
+    currency: str
+    pricesAsOf: str
+    priceSource: str
+
+
+class CostByTier(TypedDict):
+    """Projected compute of one tier; fixed costs belong to no tier."""
+
+    expected: float
+    low: float
+    high: float
+    perMillionTokens: float
+    perMillionTokensSaturated: float
+    millionTokens: float
+    replicaHours: float
+    spotShare: float
+    utilization: float
+
+
+class Saving(TypedDict):
+    """One step from the baseline to the expected month."""
+
+    lever: str
+    monthlyUsd: float
+    savedUsd: float
+    savedPercent: float
+    cumulativePercent: float
+    aloneUsd: float | None
+
+
+class TierOutput(TypedDict):
+    """What one tier is planned to run on, and at which load and latency."""
+
+    checkpoint: str
+    quantization: str
+    engine: str
+    gpu: str | None
+    gpusPerReplica: int
+    instanceTypes: list[str]
+    maxNumSeqs: int
+    maxNumBatchedTokens: int | None
+    maxModelLen: int
+    ttftMs: float
+    tpotMs: float
+    requestsPerSecondPerReplica: float
+    minReplicas: int
+    maxReplicas: int
+
+
+class PlanOutputs(TypedDict):
+    """The outputs of a stack that follow from the plan."""
+
+    projectedMonthlyCost: MonthlyCost
+    projectedCostByTier: dict[str, CostByTier]
+    projectedSavings: list[Saving]
+    plan: dict[str, TierOutput]
+    warnings: list[str]
+
+
+def plan_outputs(plan: Plan) -> PlanOutputs:
+    """The plan in the names of the stack outputs. Money to the cent, times to the tenth of a millisecond."""
+    forecast = plan.forecast
+    return PlanOutputs(
+        projectedMonthlyCost=MonthlyCost(
+            low=round(forecast.total.low, 2),
+            expected=round(forecast.total.expected, 2),
+            high=round(forecast.total.high, 2),
+            baseline=round(forecast.baseline_usd, 2),
+            currency=CURRENCY,
+            pricesAsOf=forecast.prices_as_of,
+            priceSource=forecast.price_source,
+        ),
+        projectedCostByTier={
+            cost.tier: CostByTier(
+                expected=round(cost.expected_usd, 2),
+                low=round(cost.low_usd, 2),
+                high=round(cost.high_usd, 2),
+                perMillionTokens=round(cost.usd_per_million_tokens, 4),
+                perMillionTokensSaturated=round(cost.usd_per_million_tokens_saturated, 4),
+                millionTokens=round(cost.million_tokens, 3),
+                replicaHours=round(cost.replica_hours, 1),
+                spotShare=round(cost.spot_share, 4),
+                utilization=round(cost.utilization, 4),
+            )
+            for cost in forecast.tiers
+        },
+        projectedSavings=[
+            Saving(
+                lever=step.lever,
+                monthlyUsd=round(step.monthly_usd, 2),
+                savedUsd=round(step.saved_usd, 2),
+                savedPercent=round(step.saved_percent, 2),
+                cumulativePercent=round(step.cumulative_percent, 2),
+                aloneUsd=None if step.alone_usd is None else round(step.alone_usd, 2),
+            )
+            for step in forecast.savings
+        ],
+        plan={tier.name: _tier(tier) for tier in plan.tiers},
+        warnings=list(plan.warnings),
+    )
+
+
+def _tier(tier: TierPlan) -> TierOutput:
+    vllm, llama_cpp = tier.vllm, tier.llama_cpp
+    slots = llama_cpp.parallel_slots if llama_cpp else 0
+    return TierOutput(
+        checkpoint=tier.checkpoint.repository,
+        quantization=tier.checkpoint.method,
+        engine=tier.engine,
+        gpu=tier.gpu,
+        gpusPerReplica=tier.gpus_per_replica,
+        instanceTypes=list(tier.instance_types),
+        maxNumSeqs=vllm.max_num_seqs if vllm else slots,
+        maxNumBatchedTokens=vllm.max_num_batched_tokens if vllm else None,
+        maxModelLen=vllm.max_model_len if vllm else (llama_cpp.context_tokens // slots if llama_cpp else 0),
+        ttftMs=round(tier.serving.ttft_ms, 1),
+        tpotMs=round(tier.serving.tpot_ms, 1),
+        requestsPerSecondPerReplica=round(tier.serving.requests_per_second, 4),
+        minReplicas=tier.replicas.minimum,
+        maxReplicas=tier.replicas.maximum,
+    )

@@ -1,0 +1,1 @@
+"""The plan for people: tables in the terminal."""

@@ -1,0 +1,103 @@
+"""The waterfall: the same month with levers switched on one after the other, and each switched off alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from planning.bill import Levers, StackBills, Unservable
+from planning.plan import SavingStep
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """One lever in the order of the waterfall."""
+
+    field: str
+    label: str
+    claimed: str
+    """What people quote for it, from the article this project answers."""
+
+
+#: The first six are always shown, in the article's order; the others only when the stack uses them.
+LEVERS = (
+    Lever("spot", "spot nodes", "60 %"),
+    Lever("quantization", "quantisation", "50 %"),
+    Lever("batching", "engine limits", "2x"),
+    Lever("routing", "tier routing", "30 %"),
+    Lever("autoscaling", "autoscaling 1 to N", ""),
+    Lever("scale_to_zero", "scale to zero, hours", "70 %"),
+)
+OTHER_LEVERS = (
+    Lever("prefix_caching", "prefix caching", ""),
+    Lever("kv_compression", "KV compression", ""),
+    Lever("disaggregation", "disaggregated prefill", ""),
+)
+
+
+def baseline_levers(bills: StackBills) -> Levers:
+    """Every lever off; where nothing serves that, as few of them on as it takes, in the order of the article.
+
+    A target that no 16-bit fleet meets needs quantisation in the baseline too, and so on.
+    """
+    levers = Levers.none()
+    for lever in ("quantization", "batching", "routing"):
+        try:
+            bills.bill(levers)
+        except Unservable:
+            levers = replace(levers, **{lever: True})
+        else:
+            break
+    return levers
+
+
+def waterfall(
+    bills: StackBills, fixed_usd: float, baseline: Levers, baseline_usd: float, expected_usd: float
+) -> tuple[SavingStep, ...]:
+    """Steps from the baseline to the expected month; their savings add up to the difference.
+
+    ``alone_usd`` of a step is the month with only this lever off, minus the expected month. These do not add up: levers
+    overlap. It is None where nothing meets the target without the lever.
+    """
+    steps: list[SavingStep] = []
+    levers, before = baseline, baseline_usd
+    used = [lever for lever in OTHER_LEVERS if _in_use(bills, lever.field)]
+    unused = {lever.field: True for lever in OTHER_LEVERS if lever not in used}
+    order = (*LEVERS, *used)
+    for position, lever in enumerate(order):
+        levers = replace(levers, **{lever.field: True})
+        last = position == len(order) - 1
+        after = expected_usd if last else _total(bills, replace(levers, **unused)) + fixed_usd
+        try:
+            alone = _total(bills, replace(Levers(), **{lever.field: False})) + fixed_usd - expected_usd
+        except Unservable:
+            alone = None
+        steps.append(
+            SavingStep(
+                lever=lever.label,
+                monthly_usd=after,
+                saved_usd=before - after,
+                saved_percent=100 * (before - after) / before,
+                cumulative_percent=100 * (baseline_usd - after) / baseline_usd,
+                alone_usd=alone,
+                claimed=lever.claimed,
+            )
+        )
+        before = after
+    return tuple(steps)
+
+
+def _total(bills: StackBills, levers: Levers) -> float:
+    return sum(bill.usd for bill in bills.bill(levers))
+
+
+def _in_use(bills: StackBills, field: str) -> bool:
+    for tier in bills.tiers:
+        settings = tier.settings
+        used = {
+            "prefix_caching": settings.traffic.prefix_hit_rate > 0,
+            "kv_compression": settings.kv_cache_dtype != "auto",
+            "disaggregation": settings.disaggregation.enabled,
+        }
+        if used[field]:
+            return True
+    return False

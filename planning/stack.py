@@ -1,0 +1,321 @@
+"""From a configuration to the whole plan: the one place where the rooms of the planner meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+
+from planning import tiers as tier_plans
+from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
+from planning.cautions import stack_warnings
+from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
+from planning.fixed import (
+    BYTES_PER_INPUT_TOKEN,
+    BYTES_PER_OUTPUT_TOKEN,
+    FixedCosts,
+    FixedUsage,
+    fixed_costs,
+    system_nodes,
+)
+from planning.network import network_plan, zone_problems
+from planning.options import Market
+from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
+from planning.ranges import month_range, tier_costs
+from planning.savings import baseline_levers, waterfall
+from planning.traffic import DAYS_PER_MONTH
+from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, Problem, StackSettings, TierSettings, open_hours, read
+
+#: The stricter target that the report always answers for, beside the stack's own.
+TARGET_TPOT_WHAT_IF_MS = 50.0
+
+
+def plan_config(
+    region: object, config: Mapping[str, object], encrypted: Collection[str] = SECRET_KEYS
+) -> tuple[StackSettings, Plan]:
+    """Read and plan a stack from its raw configuration. Raises ``ConfigurationError`` with every problem of it.
+
+    ``encrypted``: the keys whose values are stored encrypted.
+    """
+    reading = read(region, config, encrypted)
+    problems = list(reading.problems)
+    if reading.settings is None:
+        if isinstance(region, str):
+            problems += region_problems(region)
+        raise ConfigurationError(problems)
+    stack = _Stack.look_up(reading.settings, reading.tier_positions, problems)
+    if stack is None or problems:
+        raise ConfigurationError(problems)
+    return reading.settings, stack.plan()
+
+
+def plan_settings(settings: StackSettings) -> Plan:
+    """Plan a stack from sound settings. Raises ``ConfigurationError``."""
+    problems: list[Problem] = []
+    stack = _Stack.look_up(settings, tuple(range(len(settings.tiers))), problems)
+    if stack is None:
+        raise ConfigurationError(problems)
+    return stack.plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _Baseline:
+    levers: Levers
+    usd: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Settings with every name looked up."""
+
+    settings: StackSettings
+    demands: tuple[TierDemand, ...]
+    bills: StackBills
+
+    @classmethod
+    def look_up(cls, settings: StackSettings, positions: tuple[int, ...], problems: list[Problem]) -> _Stack | None:
+        """Find what the settings name, adding a problem for what is not there; None when nothing can be planned."""
+        region_wrong = region_problems(settings.region)
+        # A region that is missing has its problem already.
+        problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
+        problems += capacity_problems(settings.capacity)
+        least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
+        problems += zone_problems(settings.region, settings.network, least_zones)
+        working = open_hours(settings.schedule.working_hours)
+        offered = usable_offerings(settings.region, settings.capacity)
+        demands: list[TierDemand] = []
+        found: list[tuple[str, TierDemand]] = []
+        for position, tier in zip(positions, settings.tiers, strict=True):
+            path = f"{NAMESPACE}:tiers[{position}]"
+            demand, wrong = tier_demand(tier, path, working, offered)
+            problems += wrong
+            if demand is not None:
+                demands.append(demand)
+                found.append((path, demand))
+        if region_wrong:
+            return None
+        bills = _bills(settings, tuple(demands), Market(offered), working)
+        for path, demand in found:
+            problem = _unservable(path, demand, bills)
+            if problem:
+                problems.append(problem)
+        return None if problems else cls(settings, tuple(demands), bills)
+
+    def plan(self) -> Plan:
+        """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
+        bill = self.bills.bill(Levers())
+        plans, pools = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
+        nodes, nodes_usd = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
+        network = network_plan(self.settings.region, self.settings.network)
+        fixed = fixed_costs(self._fixed_usage(bill, nodes_usd, len(network.zones), network.nat_gateways, nodes))
+        baseline = self._baseline(fixed)
+        expected = sum(part.usd for part in bill) + fixed.usd
+        total, drivers = month_range(self.bills, bill, fixed.usd)
+        as_of = _oldest(bill, fixed)
+        forecast = Forecast(
+            total=total,
+            baseline_usd=baseline.usd,
+            baseline_description=baseline.description,
+            items=(*tier_plans.compute_items(bill), *fixed.items),
+            tiers=tier_costs(self.demands, self.bills, bill),
+            savings=waterfall(self.bills, fixed.usd, baseline.levers, baseline.usd, expected),
+            drivers=drivers,
+            what_ifs=self._what_ifs(fixed),
+            prices_as_of=as_of.isoformat() if as_of else "undated",
+            price_source="snapshot in planning/facts/data; each price with its source and date",
+        )
+        plan = Plan(
+            region=self.settings.region,
+            tiers=plans,
+            default_tier=self.settings.default_tier,
+            routing_header=self.settings.routing.header,
+            node_pools=pools,
+            system_nodes=nodes,
+            network=network,
+            schedule=self._schedule(),
+            forecast=forecast,
+            alternatives=tier_plans.alternatives(self.bills, bill, self.demands),
+            warnings=(),
+        )
+        over = _over_budget(self.settings, plan)
+        if over and self.settings.budget.when_exceeded == "fail":
+            raise ConfigurationError([over])
+        return replace(
+            plan,
+            warnings=stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over),
+        )
+
+    def _baseline(self, fixed: FixedCosts) -> _Baseline:
+        """The bill that nobody can call a straw man: the cheapest on-demand fleet with every lever off."""
+        levers = baseline_levers(self.bills)
+        bill = self.bills.bill(levers)
+        fleets = "; ".join(
+            f"{part.search.demand.architecture.model_id} ({part.fleet.option.checkpoint.method}) on "
+            f"{part.fleet.month.peak_replicas} x {part.fleet.pool[0].instance.name}"
+            for part in bill
+        )
+        scope = "all requests on " if len(bill) == 1 else ""
+        limits = "" if levers.batching else "vLLM's default limits, "
+        description = f"{scope}{fleets}, on-demand around the clock, {limits}same fixed costs"
+        return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description)
+
+    def _fixed_usage(
+        self, bill: tuple[TierBill, ...], nodes_usd: float, zones: int, nats: int, nodes: SystemNodesPlan
+    ) -> FixedUsage:
+        requests = gigabytes = 0.0
+        for demand in self.demands:
+            traffic = demand.settings.traffic
+            monthly = traffic.requests_per_day * DAYS_PER_MONTH
+            requests += monthly
+            a_request = traffic.input_tokens * BYTES_PER_INPUT_TOKEN + traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN
+            gigabytes += monthly * a_request / 1e9
+        weights = {part.fleet.option.checkpoint.repository: part.fleet.option.checkpoint.weights_gb for part in bill}
+        return FixedUsage(
+            region=self.settings.region,
+            zones=zones,
+            nat_gateways=nats,
+            public_load_balancer=self.settings.network.ingress_scheme == "internet-facing",
+            system_nodes=nodes,
+            system_usd_per_hour=nodes_usd,
+            prometheus_gib=self.settings.observability.storage_gib,
+            checkpoints_gb=sum(weights.values()),
+            requests_per_month=requests,
+            gb_per_month=gigabytes,
+        )
+
+    def _what_ifs(self, fixed: FixedCosts) -> tuple[WhatIf, ...]:
+        """The saving under a weaker and under a stricter requirement, so that neither is hidden in the headline."""
+        changes: list[tuple[str, list[TierSettings]]] = []
+        tiers = self.settings.tiers
+        if any(tier.min_replicas > 1 for tier in tiers):
+            single = [
+                tier.model_copy(
+                    update={"min_replicas": min(1, tier.min_replicas), "on_demand_floor": min(1, tier.on_demand_floor)}
+                )
+                for tier in tiers
+            ]
+            changes.append(("one replica at least", single))
+        if any(tier.slo.tpot_ms > TARGET_TPOT_WHAT_IF_MS for tier in tiers if tier.quantization != "gguf"):
+            strict = [
+                tier.model_copy(
+                    update={
+                        "slo": tier.slo.model_copy(update={"tpot_ms": min(tier.slo.tpot_ms, TARGET_TPOT_WHAT_IF_MS)})
+                    }
+                )
+                if tier.quantization != "gguf"
+                else tier
+                for tier in tiers
+            ]
+            changes.append((f"TPOT {TARGET_TPOT_WHAT_IF_MS:.0f} ms", strict))
+        return tuple(what_if for name, changed in changes if (what_if := self._what_if(name, changed, fixed)))
+
+    def _what_if(self, name: str, changed: list[TierSettings], fixed: FixedCosts) -> WhatIf | None:
+        demands = tuple(replace(demand, settings=tier) for demand, tier in zip(self.demands, changed, strict=True))
+        bills = _bills(self.settings, demands, self.bills.market, self.bills.working)
+        try:
+            expected = sum(part.usd for part in bills.bill(Levers())) + fixed.usd
+            baseline = sum(part.usd for part in bills.bill(baseline_levers(bills))) + fixed.usd
+        except Unservable:
+            return None
+        return WhatIf(name, expected, baseline, 100 * (baseline - expected) / baseline)
+
+    def _schedule(self) -> SchedulePlan | None:
+        hours = self.settings.schedule.working_hours
+        return SchedulePlan(self.settings.schedule.timezone, hours.start, hours.end) if hours else None
+
+
+def _bills(
+    settings: StackSettings,
+    demands: tuple[TierDemand, ...],
+    market: Market,
+    working: tuple[bool, ...],
+) -> StackBills:
+    return StackBills(
+        tiers=demands,
+        market=market,
+        working=working,
+        capacity=settings.capacity,
+        scaling=settings.scaling,
+        region=settings.region,
+        root_volume_gib=tier_plans.ROOT_VOLUME_GIB,
+    )
+
+
+def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | None:
+    """The problem of a tier that nothing in the region can serve, with the nearest target that would work."""
+    search = bills.search(demand)
+    if any(option.checkpoint.method in demand.methods for option in search.tuned[0]):
+        return _inseparable(path, demand, bills)
+    target = demand.settings.slo
+    slow = [
+        miss
+        for miss in search.tuned[1]
+        if miss.ttft_ms is not None and miss.tpot_ms is not None and miss.label.split(" ")[0] in demand.methods
+    ]
+    if not slow:
+        reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in search.tuned[1][:2])
+        return Problem(
+            f"{path}.model",
+            demand.settings.model,
+            f"fits no node of {bills.region} with quantization {demand.settings.quantization} ({reasons or 'no GPU'})",
+            "choose another quantization, a smaller model or maxModelLen, or another region",
+        )
+
+    def excess(ttft: float, tpot: float) -> float:
+        return max(ttft / target.ttft_ms, 1) * max(tpot / target.tpot_ms, 1)
+
+    best = min(slow, key=lambda miss: excess(miss.ttft_ms or 0, miss.tpot_ms or 0))
+    ttft = max(target.ttft_ms, math.ceil((best.ttft_ms or 0) * 1.05))
+    tpot = max(target.tpot_ms, math.ceil((best.tpot_ms or 0) * 1.05))
+    return Problem(
+        f"{path}.slo",
+        {"ttftMs": target.ttft_ms, "tpotMs": target.tpot_ms},
+        f"no GPU in {bills.region} meets it; the nearest is {best.label}: {best.reason}",
+        f"the nearest target that works is {{ttftMs: {ttft:g}, tpotMs: {tpot:g}}}",
+    )
+
+
+def _inseparable(path: str, demand: TierDemand, bills: StackBills) -> Problem | None:
+    """The problem of a tier that could be served, but not with prefill and decode apart as its settings ask."""
+    try:
+        bills.tier_bill(demand, Levers())
+    except Unservable:
+        return Problem(
+            f"{path}.disaggregation.enabled",
+            value=True,
+            limit="no GPU leaves time for the transfer of the KV cache within ttftMs",
+            way_out="switch it off, or raise slo.ttftMs",
+        )
+    return None
+
+
+def _oldest(bill: tuple[TierBill, ...], fixed: FixedCosts) -> date | None:
+    """Date of the oldest price used; None when one of them has no date."""
+    dates = [offering.as_of for part in bill for offering in part.fleet.pool]
+    dates += [price.as_of for price in fixed.prices]
+    known = [day for day in dates if day is not None]
+    return min(known) if len(known) == len(dates) else None
+
+
+def _over_budget(settings: StackSettings, plan: Plan) -> Problem | None:
+    """The problem of a plan that costs more than the budget, with the cheapest change that would fit."""
+    budget = settings.budget
+    forecast = plan.forecast
+    figure = forecast.total.expected if budget.compare == "expected" else forecast.total.high
+    if budget.monthly_usd is None or figure <= budget.monthly_usd:
+        return None
+    fits = [what_if for what_if in forecast.what_ifs if what_if.expected_usd <= budget.monthly_usd]
+    cheaper = max(fits, key=lambda what_if: what_if.expected_usd).name if fits else ""
+    fixed_usd = sum(item.usd for item in forecast.items if item.category == "fixed")
+    way_out = f"raise it to {math.ceil(figure):,}"
+    if cheaper:
+        way_out += f", or plan {cheaper}"
+    way_out += f"; fixed costs alone are {fixed_usd:,.0f}"
+    return Problem(
+        f"{NAMESPACE}:budget.monthlyUsd",
+        budget.monthly_usd,
+        f"the cheapest plan is projected at {figure:,.0f} USD a month ({budget.compare})",
+        way_out,
+    )

@@ -1,0 +1,243 @@
+"""From chosen fleets to the plans of tiers and of their NodePools: every number that a component needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.cold_start import timeouts
+from planning.disaggregation import NON_CACHED_TOKENS
+from planning.fixed import router_plan
+from planning.month import replicas_for
+from planning.plan import (
+    Alternative,
+    CapacityType,
+    CheckpointChoice,
+    CostItem,
+    DisaggregationPlan,
+    NodePoolPlan,
+    ReplicaRange,
+    RolePlan,
+    ServingPoint,
+    TierPlan,
+)
+from planning.traffic import HOURS_PER_MONTH
+from settings import StackSettings
+
+#: Root volume of a model node: the vLLM image is about 10 GB compressed and 25 GB unpacked, next to it the OS, logs and
+#: compile caches. EKS's default of 20 GiB is too small for it.
+ROOT_VOLUME_GIB = 80.0
+
+#: Runner-ups that the report shows of each tier.
+_RUNNER_UPS = 3
+
+
+def tier_plans(
+    settings: StackSettings, demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[TierBill]
+) -> tuple[tuple[TierPlan, ...], tuple[NodePoolPlan, ...]]:
+    """Plans of all tiers, and their pools: tiers with the same list of types and GPUs share one."""
+    plans: list[TierPlan] = []
+    pools: dict[tuple[tuple[str, ...], int], NodePoolPlan] = {}
+    for demand, part in zip(demands, bill, strict=True):
+        key = (instance_types(part), part.fleet.option.gpus)
+        pool = _node_pool(settings, demand, part, bills)
+        known = pools.get(key)
+        # A shared pool is called after its first tier and may hold the nodes of both.
+        pool = (
+            pool
+            if known is None
+            else replace(known, gpu_limit=known.gpu_limit + pool.gpu_limit, cpu_limit=known.cpu_limit + pool.cpu_limit)
+        )
+        pools[key] = pool
+        plans.append(_tier_plan(settings, demand, part, bills, pool.name))
+    return tuple(plans), tuple(pools.values())
+
+
+def instance_types(part: TierBill) -> tuple[str, ...]:
+    """The types of a tier's pool, cheapest first."""
+    return tuple(offering.instance.name for offering in part.fleet.pool)
+
+
+def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills, pool: str) -> TierPlan:
+    tier, fleet, option = demand.settings, part.fleet, part.fleet.option
+    times = timeouts(option.cold_start, fleet.rule.cooldown_s)
+    replicas = _replica_range(settings, demand, part, bills)
+    peak_rate = max(demand.requests_per_hour) * demand.shape.peak_within_hour / 3600
+    return TierPlan(
+        name=tier.name,
+        model_id=tier.model,
+        served_model_names=(tier.name, tier.model),
+        engine="vllm" if option.gpu else "llama.cpp",
+        checkpoint=CheckpointChoice(
+            repository=option.checkpoint.repository,
+            method=option.checkpoint.method,
+            weights_gib=option.checkpoint.weights_gb * 1e9 / 2**30,
+            gated=demand.architecture.gated and option.checkpoint.repository == tier.model,
+        ),
+        gpu=option.gpu.name if option.gpu else None,
+        gpus_per_replica=option.gpus,
+        instance_types=instance_types(part),
+        vllm=option.vllm,
+        llama_cpp=option.llama_cpp,
+        serving=_serving_point(part),
+        resources=option.resources,
+        replicas=replicas,
+        timeouts=times,
+        router=router_plan(peak_rate, option.load.concurrency),
+        node_pool=pool,
+        disaggregation=_disaggregation(settings, demand, part, bills, replicas, pool),
+        scale_to_zero=fleet.rule.may_sleep,
+        ttft_target_ms=tier.slo.ttft_ms,
+        tpot_target_ms=tier.slo.tpot_ms,
+    )
+
+
+def _serving_point(part: TierBill) -> ServingPoint:
+    option, demand = part.fleet.option, part.search.demand
+    load = option.load
+    low, high = option.cost_band
+    return ServingPoint(
+        ttft_ms=load.ttft_p95_ms,
+        tpot_ms=load.tpot_p95_ms,
+        requests_per_second=load.requests_per_second,
+        concurrency=load.concurrency,
+        output_tokens_per_second=load.requests_per_second * demand.workload.output_tokens,
+        source=f"projected by the speed formula; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %",
+    )
+
+
+def _replica_range(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills) -> ReplicaRange:
+    """Replicas up to the peak in the bad case: slow replicas in a busy week; less where the budget ends before."""
+    rule, option = part.fleet.rule, part.fleet.option
+    slow = replace(rule, requests_per_second_per_replica=rule.requests_per_second_per_replica / option.cost_band[1])
+    busiest = max(demand.requests_per_hour) * demand.shape.week_to_week
+    most = max(1, replicas_for(busiest, slow), rule.minimum, rule.working_hours)
+    budget = settings.budget.monthly_usd
+    if budget is not None:
+        affordable = math.floor(budget / (part.fleet.price.worst_usd_per_hour * HOURS_PER_MONTH))
+        most = max(part.fleet.month.peak_replicas, min(most, affordable))
+    if demand.settings.max_replicas is not None:
+        most = demand.settings.max_replicas
+    return ReplicaRange(
+        minimum=rule.minimum,
+        maximum=max(most, rule.minimum),
+        on_demand_floor=demand.settings.on_demand_floor,
+        working_hours=min(rule.working_hours, max(most, rule.minimum)),
+    )
+
+
+def _node_pool(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills) -> NodePoolPlan:
+    option, pool = part.fleet.option, part.fleet.pool
+    replicas = _replica_range(settings, demand, part, bills).maximum
+    roles = 2 if part.disaggregated else 1
+    # One node more than the replicas, for the surge of a rolling change.
+    nodes = replicas * roles + 1
+    capacity: tuple[CapacityType, ...] = ("on-demand",)
+    if settings.capacity.spot:
+        on_demand = settings.capacity.on_demand_fallback or demand.settings.on_demand_floor > 0
+        capacity = ("spot", "on-demand") if on_demand else ("spot",)
+    return NodePoolPlan(
+        name=demand.settings.name,
+        instance_types=instance_types(part),
+        capacity_types=capacity,
+        cpu_architectures=tuple(sorted({offering.instance.arch for offering in pool})),
+        gpu_count=option.gpus,
+        gpu_limit=nodes * option.gpus,
+        cpu_limit=nodes * max(offering.instance.vcpu for offering in pool),
+        consolidate_after_s=round(settings.scaling.node_idle_minutes * 60),
+        root_volume_gib=round(ROOT_VOLUME_GIB),
+        local_nvme=all(offering.instance.local_nvme_gb > 0 for offering in pool),
+    )
+
+
+def _disaggregation(
+    settings: StackSettings,
+    demand: TierDemand,
+    part: TierBill,
+    bills: StackBills,
+    replicas: ReplicaRange,
+    pool: str,
+) -> DisaggregationPlan | None:
+    apart, limits = part.disaggregated, part.fleet.option.vllm
+    if apart is None or limits is None:
+        return None
+    wanted = demand.settings.disaggregation
+    loads = apart.loads
+    together = part.fleet.usd
+    pays = apart.usd < together
+    verdict = f"prefill and decode apart cost {apart.usd:,.0f} USD a month, together {together:,.0f}: " + (
+        "it pays" if pays else "it does not pay at this load, and is on because the settings insist"
+    )
+
+    def role(name: str, concurrency: float, peak: int) -> RolePlan:
+        return RolePlan(
+            role="prefill" if name == "prefill" else "decode",
+            limits=limits,
+            replicas=replace(replicas, maximum=max(replicas.minimum, peak + 1), on_demand_floor=0),
+            concurrency_target=concurrency,
+            node_pool=pool,
+        )
+
+    return DisaggregationPlan(
+        prefill=role("prefill", loads.prefill_concurrency, apart.prefill.peak_replicas),
+        decode=role("decode", loads.decode.concurrency, apart.decode.peak_replicas),
+        kv_store_gib=wanted.kv_store_gib,
+        shared_store=wanted.shared_store,
+        non_cached_tokens=NON_CACHED_TOKENS,
+        pays=pays,
+        verdict=verdict,
+    )
+
+
+def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
+    """The lines of the bill that belong to tiers. They add up to the tiers' expected months."""
+    items: list[CostItem] = []
+    for part in bill:
+        fleet, price = part.fleet, part.fleet.price
+        scale = part.usd / fleet.usd if fleet.usd else 0.0
+        hours = fleet.month.node_hours * scale
+        mix = ", ".join(
+            f"{100 * share.share:.0f} % {share.instance_type} {share.capacity_type} at {share.usd_per_hour:.3f}"
+            for share in price.mix
+            if share.share >= 0.005
+        )
+        lines = (
+            ("nodes", fleet.nodes_usd, f"{hours - fleet.floor_hours:,.0f} hours at {price.usd_per_hour:.3f}: {mix}"),
+            (
+                "on-demand floor",
+                fleet.floor_usd,
+                f"{fleet.floor_hours:,.0f} hours at {price.on_demand_usd_per_hour:.3f}",
+            ),
+            (
+                "restarts after interruptions",
+                fleet.restarts_usd,
+                f"{1000 * price.interruptions_per_hour:.2f} interruptions in 1,000 node hours",
+            ),
+            ("node disks", fleet.disks_usd, f"{ROOT_VOLUME_GIB:.0f} GiB gp3 a node"),
+            ("images through NAT", fleet.images_usd, f"{fleet.month.starts:,.1f} starts and the interruptions"),
+        )
+        items += [
+            CostItem(f"{part.name}: {name}", "compute", part.name, usd * scale, basis)
+            for name, usd, basis in lines
+            if usd > 0
+        ]
+    return tuple(items)
+
+
+def alternatives(bills: StackBills, bill: Sequence[TierBill], demands: Sequence[TierDemand]) -> tuple[Alternative, ...]:
+    """For every tier the runner-ups, and the nearest of what does not work, each with its reason."""
+    result: list[Alternative] = []
+    policy = bills.policy(Levers())
+    for part, demand in zip(bill, demands, strict=True):
+        ranked = [fleet for fleet in part.search.ranked(policy) if fleet.option.checkpoint.method in demand.methods]
+        for fleet in ranked:
+            more = 100 * (fleet.usd / part.fleet.usd - 1) if part.fleet.usd else 0.0
+            # The same nodes under another name are no alternative.
+            if more >= 0.5 and len([entry for entry in result if entry.tier == part.name]) < _RUNNER_UPS:
+                result.append(Alternative(part.name, fleet.option.label, fleet.usd, f"{more:.0f} % more a month"))
+        misses = [miss for miss in part.search.tuned[1] if miss.label.split(" ")[0] in demand.methods]
+        near = sorted(misses, key=lambda miss: (miss.ttft_ms is None, (miss.ttft_ms or 0) + (miss.tpot_ms or 0)))
+        result += [Alternative(part.name, miss.label, None, miss.reason) for miss in near[:1]]
+    return tuple(result)

@@ -1,0 +1,229 @@
+"""The plan of whole stacks: the shipped ones, broken ones, and what must hold for any."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planning.outputs import plan_outputs
+from planning.plan import Plan
+from planning.stack import plan_config
+from planning.stackfile import read_stack
+from settings import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+STACKS = ("dev", "staging", "prod")
+
+
+def config(stack: str) -> tuple[str | None, dict[str, Any]]:
+    read = read_stack(ROOT / f"Pulumi.{stack}.yaml")
+    return read.region, copy.deepcopy(dict(read.values))
+
+
+def planned(stack: str, region: str | None = None, **changes: Any) -> Plan:
+    own_region, values = config(stack)
+    return plan_config(region or own_region, {**values, **changes})[1]
+
+
+def problems(region: str = "us-east-1", **changes: Any) -> str:
+    _, values = config("prod")
+    with pytest.raises(ConfigurationError) as raised:
+        plan_config(region, {**values, **changes})
+    return str(raised.value)
+
+
+def tiers(stack: str, **changes: Any) -> list[dict[str, Any]]:
+    return [{**tier, **changes} for tier in config(stack)[1]["tiers"]]
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return planned(request.param)
+
+
+def test_prod_is_a_bill_of_about_twenty_thousand_that_shrinks_below_a_fifth() -> None:
+    forecast = planned("prod").forecast
+    assert 18_000 <= forecast.baseline_usd <= 22_000
+    assert forecast.total.expected <= 0.2 * forecast.baseline_usd
+    assert {what_if.name for what_if in forecast.what_ifs} == {"one replica at least", "TPOT 50 ms"}
+
+
+def test_prod_keeps_two_replicas_of_each_tier_in_plan_and_baseline() -> None:
+    plan = planned("prod")
+    assert [tier.replicas.minimum for tier in plan.tiers] == [2, 2]
+    assert "2 x" in plan.forecast.baseline_description or "3 x" in plan.forecast.baseline_description
+
+
+def test_the_steps_of_the_waterfall_add_up(plan: Plan) -> None:
+    forecast = plan.forecast
+    saved = sum(step.saved_usd for step in forecast.savings)
+    assert saved == pytest.approx(forecast.baseline_usd - forecast.total.expected, abs=0.01)
+    assert forecast.savings[-1].monthly_usd == pytest.approx(forecast.total.expected)
+    assert [step.lever for step in forecast.savings][:6] == [
+        "spot nodes",
+        "quantisation",
+        "engine limits",
+        "tier routing",
+        "autoscaling 1 to N",
+        "scale to zero, hours",
+    ]
+
+
+def test_the_items_of_the_bill_add_up_to_the_expected_month(plan: Plan) -> None:
+    assert sum(item.usd for item in plan.forecast.items) == pytest.approx(plan.forecast.total.expected, abs=0.01)
+
+
+def test_the_range_holds_the_expectation_and_is_no_sum_of_all_worsts(plan: Plan) -> None:
+    total, drivers = plan.forecast.total, plan.forecast.drivers
+    assert total.low <= total.expected <= total.high
+    assert total.high - total.expected <= sum(driver.high_usd for driver in drivers) + 0.01
+    spread = [driver.high_usd - driver.low_usd for driver in drivers]
+    assert spread == sorted(spread, reverse=True)
+
+
+def test_every_tier_meets_its_target_on_every_type_of_its_pool(plan: Plan) -> None:
+    for tier in plan.tiers:
+        assert tier.serving.ttft_ms <= tier.ttft_target_ms
+        assert tier.serving.tpot_ms <= tier.tpot_target_ms
+        pool = next(pool for pool in plan.node_pools if pool.name == tier.node_pool)
+        assert pool.instance_types == tier.instance_types
+        assert pool.gpu_count == tier.gpus_per_replica
+        assert not any(name.startswith(("g6f", "gr6f", "g7.")) for name in pool.instance_types)
+
+
+def test_timeouts_outlast_each_other_on_the_way_of_a_held_request(plan: Plan) -> None:
+    for tier in plan.tiers:
+        times = tier.timeouts
+        assert times.cold_start_s < times.router_hold_s < times.envoy_message_s < times.alb_idle_s <= 4000
+        assert times.client_s >= times.alb_idle_s
+        assert times.cooldown_s > times.cold_start_s
+        assert times.pre_stop_s + times.shutdown_s < times.grace_s <= 110
+
+
+def test_only_the_quantised_checkpoint_that_exists_is_planned() -> None:
+    for stack in STACKS:
+        for tier in planned(stack).tiers:
+            assert "TheBloke/Llama-3.1" not in tier.checkpoint.repository
+            assert tier.checkpoint.repository.count("/") == 1
+
+
+def test_a_p4d_is_never_taken_for_an_80_gb_a100() -> None:
+    fp16_70b = tiers("prod", quantization="fp16", gpus=["A100-80GB"])[1:]
+    types = planned("prod", tiers=fp16_70b, routing={}, budget={}).tiers[0].instance_types
+    assert types == ("p4de.24xlarge",)
+
+
+def test_a_replica_of_one_gpu_never_lands_on_a_node_of_four(plan: Plan) -> None:
+    for pool in plan.node_pools:
+        if pool.gpu_count == 1:
+            assert not any(name.endswith(("12xlarge", "24xlarge", "48xlarge")) for name in pool.instance_types)
+
+
+def test_a_disaggregated_tier_that_does_not_pay_says_so() -> None:
+    plan = planned("staging")
+    apart = plan.tier("quality").disaggregation
+    assert apart is not None
+    assert not apart.pays
+    assert any("does not pay" in warning for warning in plan.warnings)
+    assert plan.forecast.savings[-1].lever == "disaggregated prefill"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"tiers": tiers("prod", model="meta-llama/Llama-3.1-8b")}, "did you mean meta-llama/Llama-3.1-8B-Instruct"),
+        (
+            {"tiers": tiers("prod", quantization="nvfp4")},
+            "no nvfp4 checkpoint of meta-llama/Llama-3.1-8B-Instruct is known",
+        ),
+        ({"tiers": tiers("prod", slo={"ttftMs": 1, "tpotMs": 80})}, "the nearest target that works is {ttftMs:"),
+        ({"tiers": tiers("prod", gpus=["L5"])}, "frugal-llm:tiers[0].gpus[0] is 'L5': no such GPU; did you mean L4"),
+        ({"tiers": tiers("prod", maxModelLen=200_000)}, "was trained for 131072 tokens"),
+        ({"region": "us-east1"}, "aws:region is 'us-east1': no prices of this region; did you mean us-east-1"),
+        (
+            {"region": "eu-west-1", "tiers": tiers("prod", gpus=["L4"])},
+            "is not offered in this region; it has A100-40GB",
+        ),
+        ({"budget": {"monthlyUsd": 700}}, "frugal-llm:budget.monthlyUsd is 700.0: the cheapest plan is projected at"),
+        ({"capacity": {"excludedInstanceTypes": ["g6.xxlarge"]}}, "no such instance type; did you mean g6.xlarge"),
+        ({"network": {"zones": ["us-east-1a", "eu-west-1b"]}}, "is no zone of us-east-1"),
+    ],
+)
+def test_a_name_or_wish_that_cannot_be_met_ends_with_the_way_out(changes: dict[str, Any], expected: str) -> None:
+    assert expected in problems(**changes)
+
+
+def test_the_suggested_target_really_works() -> None:
+    message = problems(tiers=tiers("prod", slo={"ttftMs": 1000, "tpotMs": 5})[1:], routing={})
+    suggested = message.rpartition("tpotMs: ")[2].rstrip("}")
+    plan = planned(
+        "prod", tiers=tiers("prod", slo={"ttftMs": 1000, "tpotMs": float(suggested)})[1:], routing={}, budget={}
+    )
+    assert plan.tiers[0].serving.tpot_ms <= float(suggested)
+
+
+def test_a_warned_budget_plans_all_the_same() -> None:
+    plan = planned("prod", budget={"monthlyUsd": 700, "whenExceeded": "warn"})
+    assert any("over budget" in warning for warning in plan.warnings)
+
+
+def test_mistakes_of_settings_and_of_names_come_in_one_message() -> None:
+    message = problems(tiers=[*tiers("prod", model="nobody/nothing")[:1], {"name": "Bad Name"}], buget={})
+    for expected in ("nobody/nothing", "tiers[1].name", "tiers[1].model: is missing", "buget", "5 problems"):
+        assert expected in message or expected == "5 problems"
+
+
+def test_an_idle_dev_stack_costs_its_fixed_costs() -> None:
+    idle = [
+        {**tier, "traffic": {**tier["traffic"], "requestsPerDay": 0}, "workingHoursReplicas": 0}
+        for tier in tiers("dev")
+    ]
+    forecast = planned("dev", tiers=idle).forecast
+    fixed = sum(item.usd for item in forecast.items if item.category == "fixed")
+    assert forecast.total.expected == pytest.approx(fixed)
+
+
+def test_pools_follow_the_cpu_type_of_a_gguf_tier() -> None:
+    plan = planned("dev")
+    tier = plan.tier("batch")
+    pool = next(pool for pool in plan.node_pools if pool.name == tier.node_pool)
+    assert tier.engine == "llama.cpp"
+    assert tier.gpu is None
+    assert pool.gpu_count == 0
+    assert pool.cpu_limit > 0
+
+
+def test_outputs_carry_the_names_of_the_contract(plan: Plan) -> None:
+    outputs = plan_outputs(plan)
+    assert set(outputs) == {"projectedMonthlyCost", "projectedCostByTier", "projectedSavings", "plan", "warnings"}
+    assert {"low", "expected", "high", "baseline", "currency", "pricesAsOf", "priceSource"} <= set(
+        outputs["projectedMonthlyCost"]
+    )
+    step = {"lever", "monthlyUsd", "savedUsd", "savedPercent", "cumulativePercent", "aloneUsd"}
+    assert all(set(saving) == step for saving in outputs["projectedSavings"])
+    for tier in plan.tiers:
+        assert {"expected", "perMillionTokens"} <= set(outputs["projectedCostByTier"][tier.name])
+        assert outputs["plan"][tier.name]["instanceTypes"] == list(tier.instance_types)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1_000, 300_000), st.floats(1.1, 4))
+def test_more_traffic_never_costs_less(requests_per_day: int, factor: float) -> None:
+    def expected(requests: float) -> float:
+        tier = config("prod")[1]["tiers"][0]
+        changed = {**tier, "traffic": {**tier["traffic"], "requestsPerDay": requests}}
+        return planned("prod", tiers=[changed], routing={}, budget={}).forecast.total.expected
+
+    assert expected(requests_per_day) <= expected(requests_per_day * factor) + 0.01
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from(["us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "ap-northeast-1"]))
+def test_a_stack_in_any_region_adds_up(region: str) -> None:
+    forecast = planned("prod", region=region, tiers=tiers("prod")[:1], routing={}, budget={}).forecast
+    assert sum(item.usd for item in forecast.items) == pytest.approx(forecast.total.expected, abs=0.01)
+    assert forecast.total.low <= forecast.total.expected <= forecast.total.high
+    assert forecast.total.expected <= forecast.baseline_usd
