@@ -1,0 +1,190 @@
+"""Third-party controllers beside Karpenter and Prometheus: load balancer, autoscaler, GPU device plugin and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as k8s
+
+from components import helm, iam, versions
+from components.names import GPU_RESOURCE, KEDA_NAMESPACE, MONITORING_NAMESPACE
+
+_SYSTEM_NAMESPACE: Final = "kube-system"
+_LOAD_BALANCER_ACCOUNT: Final = "aws-load-balancer-controller"
+_GPU_PRESENT_LABEL: Final = "nvidia.com/gpu.present"
+"""On the nodes of GPU pools; the device plugin's chart schedules by it when there is no feature discovery."""
+_PRIORITY: Final = "system-cluster-critical"
+"""A tier that sleeps is woken by KEDA: it goes last when a system node runs out of memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllersArgs:
+    """What the controllers are built from."""
+
+    cluster_name: pulumi.Output[str]
+    """``Cluster.name``, which waits for the cluster."""
+    region: str
+    vpc_id: pulumi.Input[str]
+    gpu_nodes: bool
+    """Some node pool has GPUs."""
+    device_plugin: bool
+    """GPU nodes come without a device plugin: AL2023 does, Bottlerocket brings its own."""
+    tags: Mapping[str, str]
+    """For what the controller makes in AWS: provider default tags do not reach it."""
+    system_ready: Sequence[pulumi.Resource]
+    """``Cluster.system_ready``: nodes to run on, DNS, the Pod Identity agent."""
+    prometheus: pulumi.Resource
+    """The release that brings the ServiceMonitor's definition, which two of the charts use."""
+
+
+class Controllers(pulumi.ComponentResource):
+    """AWS Load Balancer Controller, KEDA and, with GPU nodes, NVIDIA's device plugin and DCGM exporter.
+
+    What they manage depends on them, so that on destroy their finalizers are cleared while they still run.
+    """
+
+    load_balancer_controller: k8s.helm.v3.Release
+    keda: k8s.helm.v3.Release
+    device_plugin: k8s.helm.v3.Release | None
+    dcgm_exporter: k8s.helm.v3.Release | None
+
+    def __init__(self, name: str, args: ControllersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("frugal-llm:cluster:Controllers", name, {}, opts)
+        self._prefix = name
+        self._args = args
+        self._child = pulumi.ResourceOptions(parent=self)
+
+        self.load_balancer_controller = self._load_balancer_controller()
+        self.keda = self._keda()
+        self.device_plugin = self._device_plugin() if args.gpu_nodes and args.device_plugin else None
+        self.dcgm_exporter = self._dcgm_exporter() if args.gpu_nodes else None
+        self.register_outputs({})
+
+    def _load_balancer_controller(self) -> k8s.helm.v3.Release:
+        args = self._args
+        role = aws.iam.Role(
+            f"{self._prefix}-load-balancer", assume_role_policy=iam.trust(iam.POD_IDENTITY), opts=self._child
+        )
+        # The controller's own policy, v3.5.0, unchanged, so that it can be compared with the next. It is wider than
+        # what is used here (WAF, Shield, Cognito) and deletes load balancers and groups only when they carry its tag.
+        document = iam.document("load_balancer_controller.json")
+        policy = aws.iam.Policy(
+            f"{self._prefix}-load-balancer",
+            policy=document.replace("arn:aws:", f"arn:{iam.partition(args.region)}:"),
+            opts=self._child,
+        )
+        attachment = aws.iam.RolePolicyAttachment(
+            f"{self._prefix}-load-balancer", role=role.name, policy_arn=policy.arn, opts=self._child
+        )
+        association = aws.eks.PodIdentityAssociation(
+            f"{self._prefix}-load-balancer",
+            cluster_name=args.cluster_name,
+            namespace=_SYSTEM_NAMESPACE,
+            service_account=_LOAD_BALANCER_ACCOUNT,
+            role_arn=role.arn,
+            opts=self._child,
+        )
+        return helm.release(
+            f"{self._prefix}-load-balancer-controller",
+            versions.AWS_LOAD_BALANCER_CONTROLLER,
+            {
+                "clusterName": args.cluster_name,
+                # Told, because it would else ask the instance metadata, which the hop limit keeps from pods.
+                "region": args.region,
+                "vpcId": args.vpc_id,
+                "serviceAccount": {"create": True, "name": _LOAD_BALANCER_ACCOUNT},
+                # It carries no traffic: a minute without it delays a new target, and a second replica costs as much as
+                # the first.
+                "replicaCount": 1,
+                "createIngressClassResource": True,
+                "defaultTargetType": "ip",
+                # Its webhook for Services fails closed: while the controller starts, nobody could create a Service.
+                "enableServiceMutatorWebhook": False,
+                # A new certificate at every upgrade would leave a moment in which API server and webhook disagree.
+                "keepTLSSecret": True,
+                # Three services that nothing here uses and that it would ask about for every load balancer.
+                "enableShield": False,
+                "enableWaf": False,
+                "enableWafv2": False,
+                "defaultTags": dict(args.tags),
+                "nodeSelector": helm.ON_SYSTEM_NODES,
+                "resources": helm.requests("50m", "128Mi", "256Mi"),
+            },
+            namespace=_SYSTEM_NAMESPACE,
+            parent=self,
+            # Credentials are injected when a pod is created: association and permissions must be there before, and on
+            # destroy until the last load balancer is gone.
+            depends_on=[association, attachment, *args.system_ready],
+        )
+
+    def _keda(self) -> k8s.helm.v3.Release:
+        namespace = k8s.core.v1.Namespace(
+            f"{self._prefix}-keda-namespace",
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=KEDA_NAMESPACE),
+            opts=self._after(*self._args.system_ready),
+        )
+        return helm.release(
+            f"{self._prefix}-keda",
+            versions.KEDA,
+            _keda_values(),
+            namespace=KEDA_NAMESPACE,
+            parent=self,
+            depends_on=[namespace, self._args.prometheus, *self._args.system_ready],
+        )
+
+    def _device_plugin(self) -> k8s.helm.v3.Release:
+        return helm.release(
+            f"{self._prefix}-device-plugin",
+            versions.NVIDIA_DEVICE_PLUGIN,
+            # By its own affinity it runs where the label nvidia.com/gpu.present is, and it tolerates the GPU taint.
+            {"resources": helm.requests("10m", "64Mi", "128Mi")},
+            namespace=_SYSTEM_NAMESPACE,
+            parent=self,
+            depends_on=self._args.system_ready,
+        )
+
+    def _dcgm_exporter(self) -> k8s.helm.v3.Release:
+        return helm.release(
+            f"{self._prefix}-dcgm-exporter",
+            versions.DCGM_EXPORTER,
+            {
+                "nodeSelector": {_GPU_PRESENT_LABEL: "true"},
+                "tolerations": [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
+                "serviceMonitor": {"enabled": True, "interval": "30s"},
+                # A GPU node's CPUs and memory are the engine's: what a DaemonSet asks for, no pod can have.
+                "resources": helm.requests("50m", "256Mi", "512Mi"),
+            },
+            # Made by the Prometheus release's component.
+            namespace=MONITORING_NAMESPACE,
+            parent=self,
+            depends_on=[self._args.prometheus, *self._args.system_ready],
+        )
+
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(resources)))
+
+
+def _keda_values() -> dict[str, Any]:
+    return {
+        "image": {"pullPolicy": "IfNotPresent"},
+        "nodeSelector": helm.ON_SYSTEM_NODES,
+        "priorityClassName": _PRIORITY,
+        "resources": {
+            "operator": helm.requests("50m", "128Mi", "512Mi"),
+            "metricServer": helm.requests("50m", "128Mi", "256Mi"),
+            "webhooks": helm.requests("10m", "64Mi", "128Mi"),
+        },
+        # Only Deployments are scaled, and no trigger here reads a secret.
+        "rbac": {"enabledCustomScaledRefKinds": False},
+        "permissions": {
+            "operator": {"restrict": {"secret": True}},
+            "metricServer": {"restrict": {"secret": True}},
+        },
+        # Errors of its triggers mean that a sleeping tier cannot wake.
+        "prometheus": {"operator": {"enabled": True, "serviceMonitor": {"enabled": True, "interval": "30s"}}},
+        "enableServiceLinks": False,
+    }

@@ -1,0 +1,1 @@
+"""What is watched and shown: alert rules and the Grafana dashboard, as data. Pure."""

@@ -1,0 +1,234 @@
+"""The Grafana dashboard of the stack: what is asked, how fast it is answered, by how many replicas."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from components import tier_queries
+from components.dashboards.rules import QUEUE, READY, TPOT, TPOT_TARGET, TTFT, TTFT_TARGET
+from components.names import SERVING_NAMESPACE
+
+DASHBOARD_FILE: Final = "frugal-llm-overview.json"
+
+_DATA_SOURCE: Final = {"type": "prometheus", "uid": "prometheus"}
+"""Uid of the data source that the chart makes."""
+_TIERS: Final = f'namespace="{SERVING_NAMESPACE}",tier=~"$tier"'
+_PANEL_HEIGHT: Final = 8
+_COLUMNS: Final = 3
+_PANEL_WIDTH: Final = 24 // _COLUMNS
+"""Grafana's grid has 24 columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and what its series are called."""
+
+    expression: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A graph over time."""
+
+    title: str
+    unit: str
+    """Grafana's name of the unit."""
+    queries: tuple[Query, ...]
+    description: str = ""
+
+
+def dashboard() -> str:
+    """Give the dashboard as JSON."""
+    document = {
+        "uid": "frugal-llm-overview",
+        "title": "frugal-llm: tiers",
+        "tags": ["frugal-llm"],
+        "timezone": "browser",
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [_tier_variable()]},
+        "panels": [_drawn(panel, number) for number, panel in enumerate(PANELS)],
+    }
+    return json.dumps(document, indent=1)
+
+
+def _by_tier(metric: str, window: str = "5m") -> str:
+    return f"sum by (tier) (rate({metric}{{{_TIERS}}}[{window}]))"
+
+
+def _recorded(name: str) -> str:
+    return f'{name}{{tier=~"$tier"}}'
+
+
+PANELS: Final = (
+    Panel(
+        "Requests",
+        "reqps",
+        (Query(_by_tier("llm_d_epp_request_total"), "{{tier}}"),),
+        "Sent to a replica, per second.",
+    ),
+    Panel(
+        "Refused and failed",
+        "reqps",
+        (
+            Query(
+                "sum by (tier, outcome) "
+                f'(rate(llm_d_epp_flow_control_requests_total{{{_TIERS},outcome!="Dispatched"}}[5m]))',
+                "{{tier}} {{outcome}}",
+            ),
+            Query(
+                f"sum by (tier, error_code) (rate(llm_d_epp_request_error_total{{{_TIERS}}}[5m]))",
+                "{{tier}} {{error_code}}",
+            ),
+        ),
+        "EvictedContextCancelled: the client went away while it waited.",
+    ),
+    Panel(
+        "Held in the router",
+        "short",
+        (Query(_recorded(QUEUE), "{{tier}}"),),
+        "Requests that wait for a replica: the first of them wakes a sleeping tier.",
+    ),
+    Panel(
+        "Time to first token, engine",
+        "s",
+        (Query(_recorded(TTFT), "{{tier}} p95"), Query(_recorded(TTFT_TARGET), "{{tier}} target")),
+        "From a replica's receipt of a request. Tiers of llama.cpp do not report it.",
+    ),
+    Panel(
+        "Time per output token, engine",
+        "s",
+        (Query(_recorded(TPOT), "{{tier}} p95"), Query(_recorded(TPOT_TARGET), "{{tier}} target")),
+    ),
+    Panel(
+        "Time to first token, router",
+        "s",
+        (
+            Query(
+                "histogram_quantile(0.95, sum by (tier, le) "
+                f'(rate(llm_d_epp_request_ttft_seconds_bucket{{{_TIERS},streaming="true"}}[5m])))',
+                "{{tier}} p95",
+            ),
+        ),
+        "What a client of a stream sees, waiting for a cold start included.",
+    ),
+    Panel(
+        "Replicas",
+        "short",
+        (
+            Query(_recorded(READY), "{{tier}} ready"),
+            Query(f'kube_deployment_spec_replicas{{namespace="{SERVING_NAMESPACE}"}}', "{{deployment}} wanted"),
+        ),
+    ),
+    Panel(
+        "Running",
+        "short",
+        (
+            Query(f"sum by (tier) ({tier_queries.RUNNING}{{{_TIERS}}})", "{{tier}} by the router"),
+            Query(f"sum by (tier) (vllm:num_requests_running{{{_TIERS}}})", "{{tier}} in vLLM"),
+            Query(f"sum by (tier) (llamacpp:requests_processing{{{_TIERS}}})", "{{tier}} in llama.cpp"),
+        ),
+        "Requests that replicas work on. The autoscaler follows the router's count.",
+    ),
+    Panel(
+        "Waiting in replicas",
+        "short",
+        (
+            Query(f"sum by (tier) (vllm:num_requests_waiting{{{_TIERS}}})", "{{tier}} in vLLM"),
+            Query(f"sum by (tier) (llamacpp:requests_deferred{{{_TIERS}}})", "{{tier}} in llama.cpp"),
+        ),
+    ),
+    Panel(
+        "Output tokens",
+        "short",
+        (
+            Query(_by_tier("vllm:generation_tokens_total"), "{{tier}} vLLM"),
+            Query(_by_tier("llamacpp:tokens_predicted_total"), "{{tier}} llama.cpp"),
+        ),
+        "Per second.",
+    ),
+    Panel(
+        "Input tokens",
+        "short",
+        (
+            Query(_by_tier("vllm:prompt_tokens_total"), "{{tier}} vLLM"),
+            Query(_by_tier("llamacpp:prompt_tokens_total"), "{{tier}} llama.cpp"),
+        ),
+        "Per second.",
+    ),
+    Panel(
+        "Prefix cache hits",
+        "percentunit",
+        (
+            Query(
+                _by_tier("vllm:prefix_cache_hits_total", "15m")
+                + " / "
+                + _by_tier("vllm:prefix_cache_queries_total", "15m"),
+                "{{tier}}",
+            ),
+        ),
+        "Share of input tokens that were not computed again: what prefixHitRate in the configuration should say.",
+    ),
+    Panel(
+        "KV cache in use",
+        "percentunit",
+        (Query(f"max by (tier) (vllm:kv_cache_usage_perc{{{_TIERS}}})", "{{tier}} fullest replica"),),
+    ),
+    Panel(
+        "Preemptions",
+        "short",
+        (Query(_by_tier("vllm:num_preemptions_total"), "{{tier}}"),),
+        "Requests thrown out of a full KV cache and computed again, per second. Should be none.",
+    ),
+    Panel(
+        "GPU",
+        "percent",
+        (Query("avg by (modelName) (DCGM_FI_DEV_GPU_UTIL)", "{{modelName}} busy"),),
+        "Share of time in which any kernel ran: high also when the GPU waits for its memory.",
+    ),
+)
+
+
+def _tier_variable() -> dict[str, Any]:
+    query = f"label_values({TTFT_TARGET}, tier)"
+    return {
+        "name": "tier",
+        "label": "Tier",
+        "type": "query",
+        "datasource": _DATA_SOURCE,
+        "query": {"query": query, "refId": "tiers"},
+        "definition": query,
+        "includeAll": True,
+        "multi": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+        "refresh": 2,
+        "sort": 1,
+    }
+
+
+def _drawn(panel: Panel, number: int) -> dict[str, Any]:
+    row, column = divmod(number, _COLUMNS)
+    return {
+        "id": number + 1,
+        "type": "timeseries",
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": _DATA_SOURCE,
+        "gridPos": {
+            "x": column * _PANEL_WIDTH,
+            "y": row * _PANEL_HEIGHT,
+            "w": _PANEL_WIDTH,
+            "h": _PANEL_HEIGHT,
+        },
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "targets": [
+            {"refId": chr(ord("A") + index), "expr": query.expression, "legendFormat": query.legend}
+            for index, query in enumerate(panel.queries)
+        ],
+    }

@@ -1,0 +1,78 @@
+"""PromQL over the series of a tier, for the autoscaler, the alerts and the dashboard alike. Pure.
+
+Series of a router carry the labels ``namespace`` and ``service`` of its Service, series of an engine pod ``tier`` and,
+when the tier is disaggregated, ``role``. The endpoint picker's own ``inference_pool`` is empty without an InferencePool
+and its ``model_name`` is whatever a client wrote, so neither tells tiers apart.
+"""
+
+from __future__ import annotations
+
+from components.names import SERVING_NAMESPACE, router_service
+
+QUEUED = "llm_d_epp_flow_control_queue_size"
+"""Requests that the router holds. There is no series before the first request."""
+RUNNING = "llm_d_epp_request_running"
+"""Requests that the router has sent to a replica and that are not answered yet. None before the first one."""
+
+
+def of_router(tier: str) -> str:
+    """Label matcher of the tier's router."""
+    return f'namespace="{SERVING_NAMESPACE}",service="{router_service(tier)}"'
+
+
+def of_engine(tier: str, role: str | None = None) -> str:
+    """Label matcher of the tier's engine pods, all or those of a role."""
+    return f'namespace="{SERVING_NAMESPACE}",tier="{tier}"' + (f',role="{role}"' if role else "")
+
+
+def zero_if_none(vector: str) -> str:
+    """Give ``vector``, which has no labels, or 0 when it has no element."""
+    return f"({vector} or vector(0))"
+
+
+def while_router_is_seen(tier: str, vector: str) -> str:
+    """Give ``vector`` only while Prometheus reaches the tier's router, and nothing otherwise.
+
+    A router that is not scraped has no queue either: read as zero, its silence would put a serving tier to sleep.
+    """
+    return f"{vector} and (max(up{{{of_router(tier)}}}) == 1)"
+
+
+def queued(tier: str) -> str:
+    """Requests that the tier's router holds."""
+    return while_router_is_seen(tier, zero_if_none(f"sum({QUEUED}{{{of_router(tier)}}})"))
+
+
+def running(tier: str) -> str:
+    """Requests on the tier's replicas, as its router counts them."""
+    return while_router_is_seen(tier, zero_if_none(f"sum({RUNNING}{{{of_router(tier)}}})"))
+
+
+def running_beyond(tier: str, replicas: int, concurrency: float) -> str:
+    """Requests on the tier's replicas beyond what ``replicas`` that are always there take at ``concurrency`` each."""
+    total = zero_if_none(f"sum({RUNNING}{{{of_router(tier)}}})")
+    beyond = f"clamp_min({total} - {replicas} * {number(concurrency)}, 0)"
+    return while_router_is_seen(tier, beyond)
+
+
+def is_running(tier: str) -> str:
+    """1 while any request of the tier is on a replica, else 0."""
+    return while_router_is_seen(tier, f"({zero_if_none(f'sum({RUNNING}{{{of_router(tier)}}})')} > bool 0)")
+
+
+def engine_load(tier: str, role: str) -> str:
+    """Requests that run or wait in vLLM's pods of a role, by their own count; 0 when there are no such pods."""
+    pods = of_engine(tier, role)
+    running_there = zero_if_none(f"sum(vllm:num_requests_running{{{pods}}})")
+    waiting_there = zero_if_none(f"sum(vllm:num_requests_waiting{{{pods}}})")
+    return f"{running_there} + {waiting_there}"
+
+
+def is_up(tier: str, role: str) -> str:
+    """1 while any pod of a role serves, else 0."""
+    return f"{zero_if_none(f'sum(up{{{of_engine(tier, role)}}})')} > bool 0"
+
+
+def number(value: float) -> str:
+    """Write a number without exponent and without needless zeros."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")

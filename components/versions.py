@@ -1,0 +1,113 @@
+"""Every version and image that the stack pins, each with where it was seen. Nothing is ever ``latest``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KUBERNETES_VERSION = "1.36"
+"""KEDA 2.21 supports 1.34 to 1.36 and Karpenter 1.14's compatibility table stops at 1.36 (read 2026-11-22)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A Helm chart at a pinned version; ``repository`` is empty for OCI charts."""
+
+    chart: str
+    version: str
+    repository: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Addon:
+    """An EKS add-on at a pinned version."""
+
+    name: str
+    version: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image at a pinned tag."""
+
+    reference: str
+    source: str
+
+
+_RAN_ON_136 = "what EKS resolved for a 1.36 cluster that ran on 2026-09-16, from a public file"
+VPC_CNI = Addon("vpc-cni", "v1.22.4-eksbuild.3", _RAN_ON_136)
+KUBE_PROXY = Addon("kube-proxy", "v1.36.0-eksbuild.21", _RAN_ON_136)
+COREDNS = Addon("coredns", "v1.14.3-eksbuild.16", _RAN_ON_136)
+POD_IDENTITY_AGENT = Addon("eks-pod-identity-agent", "v1.3.10-eksbuild.3", _RAN_ON_136)
+EBS_CSI_DRIVER = Addon(
+    "aws-ebs-csi-driver",
+    "v1.64.0-eksbuild.1",
+    "default for 1.36 by describe-addon-versions of 2026-08-27, from a public file",
+)
+METRICS_SERVER = Addon(
+    "metrics-server",
+    "v0.9.0-eksbuild.11",
+    "default for 1.36 by describe-addon-versions, pinned on 2026-10-07 in a public file",
+)
+
+KARPENTER_CRD = Chart(
+    "oci://public.ecr.aws/karpenter/karpenter-crd", "1.14.1", "", "aws/karpenter-provider-aws v1.14.1, 2026-08-20"
+)
+KARPENTER = Chart(
+    "oci://public.ecr.aws/karpenter/karpenter", "1.14.1", "", "aws/karpenter-provider-aws v1.14.1, 2026-08-20"
+)
+KEDA = Chart(
+    "keda",
+    "2.21.0",
+    "https://kedacore.github.io/charts",
+    "fixes CVE-2026-77524 of all versions up to 2.20.2; seen in public files of 2026-09 to 2026-11, chart unverified",
+)
+AWS_LOAD_BALANCER_CONTROLLER = Chart(
+    "aws-load-balancer-controller",
+    "3.6.0",
+    "https://aws.github.io/eks-charts",
+    "seen in public files of 2026-09 to 2026-11, unverified; IAM policy and CRDs are those of 3.5.0",
+)
+KUBE_PROMETHEUS_STACK = Chart(
+    "oci://ghcr.io/prometheus-community/charts/kube-prometheus-stack",
+    "91.8.2",
+    "",
+    "seen in public files of 2026-09 to 2026-11, unverified; CRDs here are those of chart 88.5.3",
+)
+NVIDIA_DEVICE_PLUGIN = Chart(
+    "nvidia-device-plugin",
+    "0.20.0",
+    "https://nvidia.github.io/k8s-device-plugin",
+    "NVIDIA/k8s-device-plugin 1b826acc6, 2026-08-19",
+)
+DCGM_EXPORTER = Chart(
+    "dcgm-exporter",
+    "4.8.2",
+    "https://nvidia.github.io/dcgm-exporter/helm-charts",
+    "NVIDIA/dcgm-exporter d5e5f51, 2026-05-12",
+)
+
+VLLM_VERSION = "0.33.0"
+VLLM = Image(
+    f"docker.io/vllm/vllm-openai:v{VLLM_VERSION}",
+    "PyPI wheel 0.33.0 of 2026-11-01; the image tag follows the project's convention, unverified",
+)
+LLAMA_CPP = Image(
+    "ghcr.io/ggml-org/llama.cpp:server-b11206", "tag seen in public files of 2026-11; its arm64 variant is unverified"
+)
+ENDPOINT_PICKER = Image(
+    "ghcr.io/llm-d/llm-d-router-endpoint-picker:v0.11.0", "seen in public files of 2026-09 to 2026-11, unverified"
+)
+DISAGGREGATION_SIDECAR = Image(
+    "ghcr.io/llm-d/llm-d-router-disagg-sidecar:v0.11.0", "tag seen at v0.10.0; v0.11.0 unverified"
+)
+ENVOY = Image(
+    "docker.io/envoyproxy/envoy:distroless-v1.39.1", "seen with an arm64 digest in public files of 2026-09 to 2026-11"
+)
+AWS_CLI = Image(
+    "public.ecr.aws/aws-cli/aws-cli:2.37.4",
+    "tag seen in public files of 2026-10, amd64 and arm64; by its Dockerfile (aws/aws-cli, branch v2, 2026-07-23) it "
+    "is Amazon Linux 2023, whose dnf brings python3 3.9: read, not run",
+)
+"""Fills the weights bucket and fetches GGUF files from it: 150 MB on both CPU architectures instead of vLLM's 10 GB."""

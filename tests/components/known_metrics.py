@@ -1,0 +1,57 @@
+"""The metrics that exist, each with where its name was read. A name that is not here shows nothing, silently."""
+
+from __future__ import annotations
+
+VLLM = {
+    # vLLM 0.33.0 (wheel built 2026-11-01), vllm/v1/metrics/loggers.py; counters end in _total when scraped.
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:request_time_per_output_token_seconds_bucket",
+    "vllm:request_queue_time_seconds_bucket",
+    "vllm:e2e_request_latency_seconds_bucket",
+}
+REMOVED_FROM_VLLM = {
+    # The same file no longer has them; many dashboards still do.
+    "vllm:gpu_cache_usage_perc",
+    "vllm:time_per_output_token_seconds_bucket",
+    "vllm:num_requests_swapped",
+    "vllm:gpu_prefix_cache_hits_total",
+    "vllm:gpu_prefix_cache_queries_total",
+}
+LLAMA_CPP = {
+    # ggml-org/llama.cpp, tools/server README, section GET /metrics.
+    "llamacpp:prompt_tokens_total",
+    "llamacpp:tokens_predicted_total",
+    "llamacpp:requests_processing",
+    "llamacpp:requests_deferred",
+}
+ENDPOINT_PICKER = {
+    # llm-d/llm-d-router ebab687 (2026-08-22), docs/metrics.md; most seen on its /metrics.
+    "llm_d_epp_flow_control_queue_size",
+    "llm_d_epp_flow_control_requests_total",
+    "llm_d_epp_flow_control_stale_endpoints",
+    "llm_d_epp_ready_endpoints",
+    "llm_d_epp_request_running",
+    "llm_d_epp_request_total",
+    "llm_d_epp_request_error_total",
+    "llm_d_epp_request_ttft_seconds_bucket",
+}
+KEDA = {
+    # kedacore/keda 2.20.2, pkg/metricscollector/prommetrics.go
+    "keda_build_info",
+    "keda_scaler_detail_errors_total",
+}
+OTHERS = {
+    "up",  # Prometheus itself
+    "kube_deployment_spec_replicas",  # kubernetes/kube-state-metrics, docs/metrics/workload/deployment-metrics.md
+    "DCGM_FI_DEV_GPU_UTIL",  # NVIDIA/dcgm-exporter, etc/default-counters.csv
+}
+EXISTING = VLLM | LLAMA_CPP | ENDPOINT_PICKER | KEDA | OTHERS

@@ -1,0 +1,168 @@
+"""Sample tiers, written by hand: what the planner decides for four kinds of tier. Plausible figures, not planned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planning.plan import (
+    CheckpointChoice,
+    DisaggregationPlan,
+    LlamaCppLimits,
+    PodResources,
+    ReplicaRange,
+    RolePlan,
+    RouterPlan,
+    ServingPoint,
+    TierPlan,
+    Timeouts,
+    VllmLimits,
+)
+
+ROUTER = RouterPlan(
+    envoy_cpu_millicores=200,
+    envoy_memory_mib=256,
+    picker_cpu_millicores=300,
+    picker_memory_mib=512,
+    max_held_requests=1000,
+    max_held_bytes_mib=512,
+    queue_depth_threshold=8,
+)
+
+_LIMITS_70B = VllmLimits(
+    tensor_parallel_size=4,
+    max_model_len=16384,
+    max_num_seqs=96,
+    max_num_batched_tokens=4096,
+    gpu_memory_utilization=0.92,
+    kv_cache_dtype="fp8",
+)
+
+QUALITY = TierPlan(
+    name="quality",
+    model_id="meta-llama/Llama-3.3-70B-Instruct",
+    served_model_names=("quality", "meta-llama/Llama-3.3-70B-Instruct"),
+    engine="vllm",
+    checkpoint=CheckpointChoice(
+        repository="RedHatAI/Llama-3.3-70B-Instruct-quantized.w4a16", method="w4a16", weights_gib=37.1, gated=False
+    ),
+    gpu="L40S",
+    gpus_per_replica=4,
+    instance_types=("g6e.12xlarge", "g6e.24xlarge"),
+    vllm=_LIMITS_70B,
+    llama_cpp=None,
+    serving=ServingPoint(
+        ttft_ms=1400.0,
+        tpot_ms=45.0,
+        requests_per_second=1.9,
+        concurrency=24.0,
+        output_tokens_per_second=480.0,
+        source="sample",
+    ),
+    resources=PodResources(cpu_cores=24.0, memory_gib=96.0, gpus=4, shm_gib=16.0, cache_gib=20.0),
+    replicas=ReplicaRange(minimum=2, maximum=6, on_demand_floor=1, working_hours=2),
+    timeouts=Timeouts(
+        cold_start_s=320,
+        startup_probe_s=580,
+        progress_deadline_s=1220,
+        router_queue_s=60,
+        router_hold_s=660,
+        envoy_message_s=760,
+        alb_idle_s=860,
+        client_s=860,
+        polling_interval_s=5,
+        cooldown_s=600,
+        pre_stop_s=15,
+        shutdown_s=90,
+        grace_s=110,
+    ),
+    router=ROUTER,
+    node_pool="gpu-4",
+    disaggregation=None,
+    scale_to_zero=False,
+    ttft_target_ms=2000.0,
+    tpot_target_ms=60.0,
+)
+"""70B in 4 bits on four GPUs, never below two replicas, one of them on demand."""
+
+FAST = replace(
+    QUALITY,
+    name="fast",
+    model_id="meta-llama/Llama-3.1-8B-Instruct",
+    served_model_names=("fast", "meta-llama/Llama-3.1-8B-Instruct"),
+    checkpoint=CheckpointChoice(
+        repository="meta-llama/Llama-3.1-8B-Instruct", method="fp16", weights_gib=15.0, gated=True
+    ),
+    gpu="L4",
+    gpus_per_replica=1,
+    instance_types=("g6.xlarge", "g5.xlarge", "g6e.xlarge"),
+    vllm=VllmLimits(
+        tensor_parallel_size=1,
+        max_model_len=8192,
+        max_num_seqs=32,
+        max_num_batched_tokens=2048,
+        gpu_memory_utilization=0.92,
+        kv_cache_dtype="auto",
+    ),
+    resources=PodResources(cpu_cores=3.0, memory_gib=12.0, gpus=1, shm_gib=0.0, cache_gib=20.0),
+    replicas=ReplicaRange(minimum=0, maximum=8, on_demand_floor=0, working_hours=1),
+    timeouts=replace(QUALITY.timeouts, cold_start_s=290, startup_probe_s=490, progress_deadline_s=1090),
+    node_pool="gpu-1",
+    scale_to_zero=True,
+)
+"""8B as published on one small GPU, asleep when nobody asks."""
+
+SMALL = replace(
+    QUALITY,
+    name="small",
+    model_id="meta-llama/Llama-3.1-8B-Instruct",
+    served_model_names=("small", "meta-llama/Llama-3.1-8B-Instruct"),
+    engine="llama.cpp",
+    checkpoint=CheckpointChoice(
+        repository="bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", method="gguf-q4_k_m", weights_gib=4.6, gated=False
+    ),
+    gpu=None,
+    gpus_per_replica=0,
+    instance_types=("c8g.4xlarge", "c7g.4xlarge"),
+    vllm=None,
+    llama_cpp=LlamaCppLimits(threads=15, parallel_slots=2, context_tokens=16384),
+    resources=PodResources(cpu_cores=15.0, memory_gib=9.0, gpus=0, shm_gib=0.0, cache_gib=8.0),
+    replicas=ReplicaRange(minimum=0, maximum=2, on_demand_floor=0, working_hours=0),
+    timeouts=replace(QUALITY.timeouts, cold_start_s=90, startup_probe_s=320, progress_deadline_s=690),
+    node_pool="cpu",
+    scale_to_zero=True,
+)
+"""8B in 4 bits on Graviton, asleep when nobody asks."""
+
+SPLIT = replace(
+    QUALITY,
+    name="split",
+    served_model_names=("split",),
+    checkpoint=CheckpointChoice(
+        repository="RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", method="fp8", weights_gib=67.7, gated=False
+    ),
+    replicas=ReplicaRange(minimum=3, maximum=8, on_demand_floor=0, working_hours=3),
+    disaggregation=DisaggregationPlan(
+        prefill=RolePlan(
+            role="prefill",
+            limits=replace(_LIMITS_70B, max_num_seqs=16, max_num_batched_tokens=16384),
+            replicas=ReplicaRange(minimum=1, maximum=3, on_demand_floor=0, working_hours=1),
+            concurrency_target=4.0,
+            node_pool="gpu-4",
+        ),
+        decode=RolePlan(
+            role="decode",
+            limits=replace(_LIMITS_70B, max_num_seqs=128, max_num_batched_tokens=2048),
+            replicas=ReplicaRange(minimum=2, maximum=5, on_demand_floor=0, working_hours=2),
+            concurrency_target=48.0,
+            node_pool="gpu-4",
+        ),
+        kv_store_gib=64.0,
+        shared_store="none",
+        non_cached_tokens=512,
+        pays=True,
+        verdict="sample",
+    ),
+)
+"""70B in 8 bits, prefill and decode apart, with 64 GiB of host memory for KV blocks."""
+
+TIERS = (QUALITY, FAST, SMALL, SPLIT)

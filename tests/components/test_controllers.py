@@ -1,0 +1,214 @@
+"""The third-party controllers: what is released, with which values, in which order.
+
+Values are held against the charts' defaults, of which three are of an older version than the pinned one. What the
+charts make of them is not proven here, nor that the load balancer controller's policy of v3.5.0 is enough for v3.6.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import versions
+from components.controllers import Controllers, ControllersArgs
+from tests.charts.check import unknown_values
+from tests.components.building import stand_in
+from tests.harness import (
+    HelmRelease,
+    Recording,
+    component_under_test,
+    computed,
+    destroy_reachability,
+    helm_releases,
+    kubernetes_objects,
+)
+
+ROLE = "aws:iam/role:Role"
+POLICY = "aws:iam/policy:Policy"
+ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+
+
+def controllers(
+    *, gpu_nodes: bool = True, device_plugin: bool = True, region: str = "us-east-2", preview: bool = False
+) -> Recording:
+    def factory(opts: pulumi.ResourceOptions) -> Mapping[str, Any] | None:
+        Controllers(
+            "controllers",
+            ControllersArgs(
+                cluster_name=computed("frugal-llm-dev"),
+                region=region,
+                vpc_id=computed("vpc-1"),
+                gpu_nodes=gpu_nodes,
+                device_plugin=device_plugin,
+                tags={"frugal-llm:stack": "dev"},
+                system_ready=[stand_in("system", opts)],
+                prometheus=stand_in("prometheus", opts),
+            ),
+            opts,
+        )
+        return None
+
+    return component_under_test(factory, preview=preview, region=region)
+
+
+@pytest.fixture(scope="module")
+def all_of_them() -> Recording:
+    return controllers()
+
+
+def release(recording: Recording, name: str) -> HelmRelease:
+    (found,) = [one for one in helm_releases(recording) if one.name == name]
+    return found
+
+
+def test_these_charts_are_released_at_their_pinned_versions(all_of_them: Recording) -> None:
+    found = {one.name: (one.chart, one.version, one.repo, one.namespace) for one in helm_releases(all_of_them)}
+    pins = {
+        "aws-load-balancer-controller": (versions.AWS_LOAD_BALANCER_CONTROLLER, "kube-system"),
+        "keda": (versions.KEDA, "keda"),
+        "nvidia-device-plugin": (versions.NVIDIA_DEVICE_PLUGIN, "kube-system"),
+        "dcgm-exporter": (versions.DCGM_EXPORTER, "monitoring"),
+    }
+    assert found == {
+        name: (chart.chart, chart.version, chart.repository, namespace) for name, (chart, namespace) in pins.items()
+    }
+
+
+def test_every_value_is_one_that_its_chart_has(all_of_them: Recording) -> None:
+    assert {one.name: unknown_values(one.chart, one.values) for one in helm_releases(all_of_them)} == {
+        "aws-load-balancer-controller": [],
+        "keda": [],
+        "nvidia-device-plugin": [],
+        "dcgm-exporter": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("gpu_nodes", "device_plugin", "expected"),
+    [
+        (True, True, {"nvidia-device-plugin", "dcgm-exporter"}),
+        (True, False, {"dcgm-exporter"}),
+        (False, True, set()),
+    ],
+    ids=["AL2023", "Bottlerocket", "no GPUs"],
+)
+def test_what_gpus_need_comes_with_gpus(gpu_nodes: bool, device_plugin: bool, expected: set[str]) -> None:
+    found = {one.name for one in helm_releases(controllers(gpu_nodes=gpu_nodes, device_plugin=device_plugin))}
+    assert found == {"aws-load-balancer-controller", "keda"} | expected
+
+
+# AWS Load Balancer Controller ----------------------------------------------------------------------------------------
+
+
+def test_the_load_balancer_controller_is_told_what_it_would_ask_the_instance(all_of_them: Recording) -> None:
+    values = release(all_of_them, "aws-load-balancer-controller").values
+    assert (values["clusterName"], values["region"], values["vpcId"]) == ("frugal-llm-dev", "us-east-2", "vpc-1")
+
+
+def test_its_rights_come_by_pod_identity(all_of_them: Recording) -> None:
+    (association,) = all_of_them.of_type(ASSOCIATION)
+    account = release(all_of_them, "aws-load-balancer-controller").values["serviceAccount"]["name"]
+    assert (association.inputs["namespace"], association.inputs["serviceAccount"]) == ("kube-system", account)
+    (role,) = all_of_them.of_type(ROLE)
+    statement = json.loads(role.inputs["assumeRolePolicy"])["Statement"][0]
+    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+
+
+def test_its_rights_are_those_of_its_project_and_fit_one_policy(all_of_them: Recording) -> None:
+    (policy,) = all_of_them.of_type(POLICY)
+    text = policy.inputs["policy"]
+    assert len(text) <= 6144, "AWS takes no longer managed policy"
+    statements = json.loads(text)["Statement"]
+    actions = {action for one in statements for action in one["Action"]}
+    assert {"elasticloadbalancing:CreateLoadBalancer", "elasticloadbalancing:CreateRule"} <= actions
+    assert "*" not in actions
+    for delete in ("ec2:DeleteSecurityGroup", "elasticloadbalancing:DeleteLoadBalancer"):
+        for one in statements:
+            assert delete not in one["Action"] or "Condition" in one, f"{delete}: only of what carries a cluster's tag"
+
+
+def test_its_rights_name_the_partition_of_the_region() -> None:
+    (policy,) = controllers(region="cn-north-1").of_type(POLICY)
+    assert "arn:aws-cn:elasticloadbalancing" in policy.inputs["policy"]
+    assert "arn:aws:" not in policy.inputs["policy"]
+
+
+def test_no_service_waits_for_its_webhook(all_of_them: Recording) -> None:
+    values = release(all_of_them, "aws-load-balancer-controller").values
+    assert values["enableServiceMutatorWebhook"] is False
+    assert values["createIngressClassResource"] is True
+
+
+def test_what_it_makes_in_aws_is_tagged_like_the_rest(all_of_them: Recording) -> None:
+    assert release(all_of_them, "aws-load-balancer-controller").values["defaultTags"] == {"frugal-llm:stack": "dev"}
+
+
+# The others ----------------------------------------------------------------------------------------------------------
+
+
+def test_controllers_run_on_system_nodes(all_of_them: Recording) -> None:
+    for name in ("aws-load-balancer-controller", "keda"):
+        assert release(all_of_them, name).values["nodeSelector"] == {"frugal-llm/pool": "system"}
+
+
+def test_the_exporter_runs_on_gpu_nodes_only_and_tolerates_their_taint(all_of_them: Recording) -> None:
+    values = release(all_of_them, "dcgm-exporter").values
+    assert values["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert values["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def test_everything_asks_for_what_it_needs(all_of_them: Recording) -> None:
+    def with_requests(values: Mapping[str, Any]) -> bool:
+        resources = values["resources"]
+        parts = [resources] if "requests" in resources else list(resources.values())
+        return all({"cpu", "memory"} <= part["requests"].keys() and "memory" in part["limits"] for part in parts)
+
+    assert all(with_requests(one.values) for one in helm_releases(all_of_them))
+
+
+def test_kedas_errors_are_seen(all_of_them: Recording) -> None:
+    operator = release(all_of_them, "keda").values["prometheus"]["operator"]
+    assert operator["enabled"] is True
+    assert operator["serviceMonitor"]["enabled"] is True
+
+
+def test_keda_reads_no_secrets_and_scales_only_deployments(all_of_them: Recording) -> None:
+    values = release(all_of_them, "keda").values
+    assert values["permissions"]["operator"]["restrict"]["secret"] is True
+    assert values["rbac"]["enabledCustomScaledRefKinds"] is False
+
+
+# Order ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_controller_has_its_rights_from_its_first_pod_to_its_last(all_of_them: Recording) -> None:
+    controller = release(all_of_them, "aws-load-balancer-controller").resource
+    for part in ("controllers-load-balancer",):
+        for kind in (ASSOCIATION, ROLE, POLICY, "aws:iam/rolePolicyAttachment:RolePolicyAttachment"):
+            assert destroy_reachability(all_of_them, controller, all_of_them.named(part, kind))
+
+
+def test_every_release_has_nodes_until_it_is_gone(all_of_them: Recording) -> None:
+    for one in helm_releases(all_of_them):
+        assert destroy_reachability(all_of_them, one.resource, "system"), one.name
+
+
+def test_what_has_a_service_monitor_comes_after_its_definition(all_of_them: Recording) -> None:
+    for name in ("keda", "dcgm-exporter"):
+        assert destroy_reachability(all_of_them, release(all_of_them, name).resource, "prometheus")
+
+
+def test_keda_leaves_before_its_namespace(all_of_them: Recording) -> None:
+    (namespace,) = kubernetes_objects(all_of_them, "Namespace")
+    assert namespace["metadata"]["name"] == "keda"
+    assert destroy_reachability(all_of_them, release(all_of_them, "keda").resource, "controllers-keda-namespace")
+
+
+def test_namespaces_and_names_are_known_in_a_first_preview() -> None:
+    found = {(one.name, one.namespace) for one in helm_releases(controllers(preview=True))}
+    assert ("keda", "keda") in found
+    assert ("aws-load-balancer-controller", "kube-system") in found
