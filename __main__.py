@@ -1,0 +1,79 @@
+"""The stack on one page: settings -> plan -> components -> outputs."""
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_eks as eks
+
+from components import names
+from components.budget_alarm import BudgetAlarm, BudgetAlarmArgs
+from components.cluster import Cluster, ClusterArgs
+from components.controllers import Controllers, ControllersArgs
+from components.karpenter import Karpenter, KarpenterArgs
+from components.model_weights import ModelWeights, ModelWeightsArgs
+from components.network import Network, NetworkArgs
+from components.node_pool import ServingNodePool, ServingNodePoolArgs
+from components.observability import Observability, ObservabilityArgs
+from components.served_tier import ServedTier, ServedTierArgs
+from components.serving_namespace import ServingNamespace, ServingNamespaceArgs
+from components.tier_ingress import TierIngress, TierIngressArgs
+from configuration import planned_stack
+from planning.outputs import plan_outputs
+
+settings, plan, secrets = planned_stack()
+region, watched, tags = plan.region, settings.observability, names.stack_tags(pulumi.get_stack(), settings.tags)
+cluster_name = f"{names.PROJECT}-{pulumi.get_stack()}"
+
+# fmt: off
+in_aws = pulumi.ResourceOptions(providers=[
+    aws.Provider("aws", region=region, default_tags=aws.ProviderDefaultTagsArgs(tags=tags)), eks.Provider("eks")])
+network = Network("network", NetworkArgs(plan=plan.network, region=region, cluster_name=cluster_name), in_aws)
+cluster = Cluster("cluster", ClusterArgs(
+    cluster_name=cluster_name, region=region, system_nodes=plan.system_nodes, vpc_id=network.vpc_id,
+    private_subnet_ids=network.private_subnet_ids, network_ready=network.ready,
+    api_endpoint_cidrs=settings.network.api_endpoint_cidrs, admin_role_arns=settings.access.admin_role_arns,
+    control_plane_logs=watched.control_plane_logs, log_retention_days=watched.log_retention_days, tags=tags), in_aws)
+
+in_cluster = pulumi.ResourceOptions.merge(in_aws, pulumi.ResourceOptions(providers=[cluster.provider]))
+observability = Observability("observability", ObservabilityArgs(
+    tiers=plan.tiers, grafana=watched.grafana, retention_days=watched.retention_days, storage_gib=watched.storage_gib,
+    storage_class=cluster.storage_class, system_ready=cluster.system_ready), in_cluster)
+controllers = Controllers("controllers", ControllersArgs(
+    cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
+    gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
+    device_plugin=settings.capacity.ami_alias.startswith("al2023")), in_cluster)
+karpenter = Karpenter("karpenter", KarpenterArgs(
+    cluster_name=cluster.name, cluster_endpoint=cluster.endpoint, region=region,
+    system_ready=cluster.system_ready), in_cluster)
+pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
+    pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
+    ami_alias=settings.capacity.ami_alias, tags=tags), pulumi.ResourceOptions.merge(
+        in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
+    for pool in plan.node_pools}
+
+serving = ServingNamespace("serving", ServingNamespaceArgs(
+    hugging_face_token=secrets.hugging_face_token, api_key=secrets.api_key), pulumi.ResourceOptions.merge(
+        in_cluster, pulumi.ResourceOptions(depends_on=list(cluster.system_ready))))
+weights = ModelWeights("weights", ModelWeightsArgs(
+    tiers=plan.tiers, cluster_name=cluster.name, region=region, namespace=serving.namespace,
+    hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
+        in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
+tiers = [ServedTier(tier.name, ServedTierArgs(
+    tier=tier, schedule=plan.schedule, region=region, vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace,
+    bucket=weights.bucket_name, api_key=serving.has_api_key, prometheus=observability.release,
+    prometheus_url=observability.prometheus_url, keda=controllers.keda), pulumi.ResourceOptions.merge(
+        in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
+    for tier in plan.tiers]
+ingress = TierIngress("ingress", TierIngressArgs(
+    tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header,
+    scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn,
+    host=settings.network.host, namespace=serving.namespace, routers=[tier.router.service for tier in tiers],
+    load_balancer_controller=controllers.load_balancer_controller), in_cluster)
+if settings.budget.monthly_usd and settings.budget.notify:
+    BudgetAlarm("budget", BudgetAlarmArgs(
+        monthly_usd=settings.budget.monthly_usd, notify=settings.budget.notify,
+        tag_key=names.STACK_TAG, tag_value=tags[names.STACK_TAG]), in_aws)
+# fmt: on
+
+for name, value in {**plan_outputs(plan), "endpoint": ingress.endpoint, "clusterName": cluster.name}.items():
+    pulumi.export(name, value)
+pulumi.export("kubeconfig", pulumi.Output.secret(cluster.kubeconfig))

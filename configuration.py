@@ -1,0 +1,76 @@
+"""The stack's configuration as Pulumi's engine hands it over, planned and reported before the first resource."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pulumi
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
+
+from planning.plan import Plan
+from planning.report.terminal import report
+from planning.stack import plan_config
+from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Secret values, never in clear; None when not given."""
+
+    hugging_face_token: pulumi.Output[str] | None
+    api_key: pulumi.Output[str] | None
+
+
+class PlannedStack(NamedTuple):
+    """What the rest of the program is built from."""
+
+    settings: StackSettings
+    plan: Plan
+    secrets: Secrets
+
+
+def planned_stack() -> PlannedStack:
+    """Read the configuration, plan the stack and log the report.
+
+    Raises ``pulumi.RunError`` with every problem in one message, which ends the program before the first resource.
+    """
+    encrypted = frozenset(key for key in SECRET_KEYS if _is_secret(f"{NAMESPACE}:{key}"))
+    try:
+        settings, plan = plan_config(pulumi.Config("aws").get("region"), _values(), encrypted)
+    except ConfigurationError as error:
+        raise pulumi.RunError(str(error)) from None
+    pulumi.log.info(report(plan, pulumi.get_stack(), color=False))
+    return PlannedStack(settings, plan, Secrets(_secret("huggingFaceToken"), _secret("apiKey")))
+
+
+def _values() -> dict[str, object]:
+    """Every key of this program's namespace, known or not: a misspelt key must not pass in silence.
+
+    ``pulumi.Config`` gives only what it is asked for, so this reads the engine's whole map.
+    """
+    prefix = f"{NAMESPACE}:"
+    everything = {**get_config_env(), **CONFIG.get()}
+    return {
+        key.removeprefix(prefix): _decoded(key, value) for key, value in everything.items() if key.startswith(prefix)
+    }
+
+
+def _decoded(key: str, value: object) -> object:
+    """Objects and lists arrive as JSON; text that is none stays text, for the settings to judge."""
+    if not isinstance(value, str) or key.removeprefix(f"{NAMESPACE}:") in SECRET_KEYS:
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _is_secret(key: str) -> bool:
+    return is_config_secret(key) or key in get_config_secret_keys_env()
+
+
+def _secret(key: str) -> pulumi.Output[str] | None:
+    config = pulumi.Config(NAMESPACE)
+    return config.get_secret(key) if config.get(key) else None
