@@ -22,7 +22,7 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview manifests test test-slow lint types format lock clean
+.PHONY: help preview manifests test test-slow lint types format docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ types: $(EVERYTHING) ## pyrefly, strict
 
 format: $(EVERYTHING) ## write the format and the fixes that lint asks for
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+docs: $(EVERYTHING) ## write the pages that are made from the code
+	@$(BIN)/python docs/generate.py
 
 COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)

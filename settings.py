@@ -134,7 +134,11 @@ class Settings(BaseModel):
     """The manners of every section: frozen, no unknown keys, camelCase outside and snake_case inside."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
 
@@ -168,28 +172,30 @@ class Disaggregation(Settings):
     """Prefill and decode in pods of their own, with a shared KV store. Off unless asked for."""
 
     enabled: bool = False
+    """On even where the plan says that it does not pay."""
     kv_store_gib: Positive = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
     shared_store: Literal["none", "s3"] = "none"
     """A second level that all replicas share: none, or the stack's bucket."""
-    kv_cache_dtype: KvCacheDtype = "auto"
-    """``fp8`` halves what is transferred and stored, on GPUs that can."""
 
 
 class TierSettings(Settings):
     """One tier: a model behind one value of the routing header."""
 
     name: TierName
+    """The value of the routing header, and part of Kubernetes names."""
     model: str
     """A Hugging Face model id of the catalogue."""
-    architecture: str | None = None
-    """Path of a Hugging Face ``config.json`` for a model that the catalogue does not hold."""
     quantization: Quantization = "auto"
+    """``auto`` takes the cheapest that exists and meets the target; ``gguf`` runs on CPU."""
     max_model_len: Annotated[int, BeforeValidator(_not_boolean), Field(ge=128)] = 8192
     """Longest prompt and answer together, tokens."""
     kv_cache_dtype: KvCacheDtype = "auto"
+    """``fp8`` halves the cache's memory; ``auto`` is the model's 16 bit."""
     slo: LatencyTarget
+    """Latency target."""
     traffic: Traffic
+    """What is asked of the tier."""
     min_replicas: Count = 0
     """Replicas kept at any hour; 0 lets the tier sleep."""
     max_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10_000)] | None = None
@@ -201,6 +207,7 @@ class TierSettings(Settings):
     gpus: tuple[str, ...] = ()
     """GPU models that may be used; empty: all that fit."""
     disaggregation: Disaggregation = Disaggregation()
+    """Prefill and decode apart."""
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
@@ -230,6 +237,7 @@ class Routing(Settings):
     """How a request finds its tier."""
 
     header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,39}$")] = "X-Model-Tier"
+    """Name of the request header that names the tier."""
     default_tier: str | None = None
     """The tier of requests without the header; left out, the first tier."""
 
@@ -238,9 +246,11 @@ class Capacity(Settings):
     """Where nodes come from."""
 
     spot: bool = True
+    """Buy spot first; false: on-demand only."""
     on_demand_fallback: bool = True
     """Buy on-demand while no spot offering of the pool is to be had."""
     excluded_instance_types: tuple[str, ...] = ()
+    """Types that no pool may launch."""
     ami_alias: Annotated[str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$")] = "al2023@v20260903"
     """Pinned EKS AMI of the GPU nodes; ``@latest`` is refused, it would replace nodes on every release."""
 
@@ -249,7 +259,9 @@ class WorkingHours(Settings):
     """When the tiers are kept awake, as two cron expressions in the schedule's time zone."""
 
     start: Cron = "0 8 * * 1-5"
+    """When the working hours' replicas start."""
     end: Cron = "0 18 * * 1-5"
+    """When they may go."""
 
     @model_validator(mode="after")
     def _opens(self) -> Self:
@@ -266,6 +278,7 @@ class Schedule(Settings):
     """The clock of the stack."""
 
     timezone: Timezone = "UTC"
+    """IANA name; the hours of the traffic profiles are local too."""
     working_hours: WorkingHours | None = None
     """Left out: every hour is a working hour."""
 
@@ -276,7 +289,7 @@ class Scaling(Settings):
     scale_to_zero: bool = True
     """Let tiers with ``minReplicas: 0`` sleep while idle and outside working hours."""
     idle_cooldown_minutes: Positive | None = None
-    """Idle minutes before the last replica goes; left out, the plan takes the larger of its cold start and 10."""
+    """Idle minutes before the last replica goes; left out, 10 to 60: until staying up costs a start."""
     node_idle_minutes: Positive = 5.0
     """Minutes an empty node is kept for the next replica."""
 
@@ -285,12 +298,15 @@ class Network(Settings):
     """The VPC and the way in."""
 
     vpc_cidr: Annotated[str, AfterValidator(_cidr_16_to_20)] = "10.42.0.0/16"
+    """A /16 to /20; pods take their addresses from it."""
     zones: tuple[str, ...] = ()
     """Availability zones; empty: three of the region."""
     nat_gateways: Literal["single", "per-zone"] = "single"
+    """One for all zones is cheaper; one per zone survives the loss of a zone."""
     api_endpoint_cidrs: tuple[str, ...] = ()
     """Who may reach the Kubernetes API from outside the VPC; empty: nobody, it is private."""
     ingress_scheme: Literal["internal", "internet-facing"] = "internal"
+    """Who reaches the load balancer: the VPC, or everybody (then with a certificate)."""
     certificate_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+$")] | None = (
         None
     )
@@ -319,22 +335,29 @@ class Observability(Settings):
     """Metrics and dashboards. Prometheus always runs: the wake-up of a sleeping tier reads it."""
 
     grafana: bool = True
+    """Grafana with the stack's dashboard."""
     retention_days: Annotated[int, Field(ge=1, le=365)] = 15
+    """Days that Prometheus keeps."""
     storage_gib: Annotated[int, Field(ge=10, le=16_384)] = 50
+    """Prometheus' volume, GiB."""
     control_plane_logs: tuple[Literal["api", "audit", "authenticator", "controllerManager", "scheduler"], ...] = (
         "audit",
         "authenticator",
     )
+    """Logs of the Kubernetes control plane that go to CloudWatch."""
     log_retention_days: Annotated[int, Field(ge=1, le=3653)] = 30
+    """Days that CloudWatch keeps the control plane's logs."""
 
 
 class Budget(Settings):
     """What the month may cost."""
 
     monthly_usd: Positive | None = None
+    """Left out: no check and no alarm."""
     compare: Literal["expected", "high"] = "expected"
     """Which figure of the projected month is held against ``monthlyUsd``."""
     when_exceeded: Literal["fail", "warn"] = "fail"
+    """Over it, the preview fails, or warns."""
     notify: tuple[EmailAddress, ...] = ()
     """E-mail addresses of the AWS budget alarm."""
 

@@ -137,7 +137,14 @@ def _following_the_router(args: TierAutoscalerArgs, replicas: ReplicaRange, conc
     once.
     """
     tier, floor = args.tier, replicas.on_demand_floor
-    running = tier_queries.running_beyond(tier.name, floor, concurrency) if floor else tier_queries.running(tier.name)
+    # Of llama.cpp the router never runs more than there are slots: that they are too few shows in its queue alone.
+    # vLLM queues by itself, and what waits there counts as running here.
+    with_queue = tier.llama_cpp is not None
+    running = (
+        tier_queries.running_beyond(tier.name, floor, concurrency, with_queue=with_queue)
+        if floor
+        else tier_queries.running(tier.name, with_queue=with_queue)
+    )
     return [
         _prometheus(args, "queue", tier_queries.queued(tier.name), tier.router.max_held_requests),
         _prometheus(args, "running", running, concurrency),

@@ -43,16 +43,24 @@ def queued(tier: str) -> str:
     return while_router_is_seen(tier, zero_if_none(f"sum({QUEUED}{{{of_router(tier)}}})"))
 
 
-def running(tier: str) -> str:
-    """Requests on the tier's replicas, as its router counts them."""
-    return while_router_is_seen(tier, zero_if_none(f"sum({RUNNING}{{{of_router(tier)}}})"))
+def running(tier: str, *, with_queue: bool = False) -> str:
+    """Requests on the tier's replicas, as its router counts them, and with ``with_queue`` those behind them."""
+    return while_router_is_seen(tier, _load(tier, with_queue))
 
 
-def running_beyond(tier: str, replicas: int, concurrency: float) -> str:
-    """Requests on the tier's replicas beyond what ``replicas`` that are always there take at ``concurrency`` each."""
-    total = zero_if_none(f"sum({RUNNING}{{{of_router(tier)}}})")
-    beyond = f"clamp_min({total} - {replicas} * {number(concurrency)}, 0)"
+def running_beyond(tier: str, replicas: int, concurrency: float, *, with_queue: bool = False) -> str:
+    """Give ``running`` beyond what ``replicas`` that are always there take at ``concurrency`` each."""
+    beyond = f"clamp_min({_load(tier, with_queue)} - {replicas} * {number(concurrency)}, 0)"
     return while_router_is_seen(tier, beyond)
+
+
+def _load(tier: str, with_queue: bool) -> str:
+    on_replicas = f"sum({RUNNING}{{{of_router(tier)}}})"
+    if not with_queue:
+        return zero_if_none(on_replicas)
+    # While nothing runs, the queue waits for a cold start: how much piled up then says nothing about the load.
+    behind_them = f"(sum({QUEUED}{{{of_router(tier)}}}) and ({on_replicas} > 0))"
+    return f"({zero_if_none(on_replicas)} + {zero_if_none(behind_them)})"
 
 
 def is_running(tier: str) -> str:

@@ -126,6 +126,13 @@ def test_a_replica_more_comes_when_more_run_than_planned_for_each() -> None:
     assert running["metadata"]["threshold"] == "24"
 
 
+def test_a_tier_of_llama_cpp_grows_by_what_waits_for_its_slots() -> None:
+    # The router sends a replica no more than it has slots, so a full one of one slot always runs one.
+    query = trigger(spec(SMALL), "running")["metadata"]["query"]
+    assert query == tier_queries.running("small", with_queue=True)
+    assert tier_queries.QUEUED in query
+
+
 def test_one_request_never_orders_a_second_replica() -> None:
     # Slow tiers are planned for less than one running request on average.
     idle = replace(SMALL, serving=replace(SMALL.serving, concurrency=0.08))

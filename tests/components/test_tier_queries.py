@@ -66,6 +66,26 @@ CASES: dict[str, tuple[list[dict[str, str]], list[Check]]] = {
         [up(1), running(60)],
         [(tier_queries.running_beyond("fast", 1, 24), 36), (tier_queries.running_beyond("fast", 3, 24), 0)],
     ),
+    "with the queue behind them, requests of a busy tier add up": (
+        [up(1), running(2), queued(5)],
+        [
+            (tier_queries.running("fast", with_queue=True), 7),
+            (tier_queries.running("fast"), 2),
+            (tier_queries.running_beyond("fast", 1, 3, with_queue=True), 4),
+        ],
+    ),
+    "a queue in front of a tier that still starts is not counted as running": (
+        [up(1), queued(50)],
+        [(tier_queries.running("fast", with_queue=True), 0)],
+    ),
+    "nor is one after which nothing runs any more": (
+        [up(1), running(0), queued(50)],
+        [(tier_queries.running("fast", with_queue=True), 0)],
+    ),
+    "a busy tier without a queue is counted by what runs": (
+        [up(1), running(2)],
+        [(tier_queries.running("fast", with_queue=True), 2)],
+    ),
     "any running request counts as one": ([up(1), running(60)], [(tier_queries.is_running("fast"), 1)]),
     "pods of a role are counted by themselves and read as zero when there are none": (
         PREFILL,

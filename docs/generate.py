@@ -1,0 +1,88 @@
+"""Write the pages of ``docs/`` that are made from the code: ``python docs/generate.py``. A test compares them."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from pydantic_core import PydanticUndefined  # noqa: E402 (the repository's root must be importable first)
+
+import settings  # noqa: E402
+
+SECTIONS = {
+    settings.TierSettings: "tiers[]",
+    settings.LatencyTarget: "tiers[].slo",
+    settings.Traffic: "tiers[].traffic",
+    settings.Disaggregation: "tiers[].disaggregation",
+    settings.Routing: "routing",
+    settings.Capacity: "capacity",
+    settings.Schedule: "schedule",
+    settings.WorkingHours: "schedule.workingHours",
+    settings.Scaling: "scaling",
+    settings.Network: "network",
+    settings.Access: "access",
+    settings.Observability: "observability",
+    settings.Budget: "budget",
+}
+
+
+def settings_page() -> str:
+    """The reference of every setting, from the models' fields and their docstrings."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `settings.py` by `make docs`. Keys of the namespace `frugal-llm`; `aws:region` names the region.",
+        "`tags` is a map of tags for every AWS resource. The secrets `huggingFaceToken` and `apiKey` are set with",
+        "`pulumi config set --secret` and refused in clear.",
+    ]
+    for model, path in SECTIONS.items():
+        lines += ["", f"## {path}", "", (model.__doc__ or "").strip(), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        lines += list(_rows(model))
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[settings.Settings]) -> Iterator[str]:
+    meanings = _meanings(model.__name__)
+    for name, field in model.model_fields.items():
+        default = field.default
+        if default is PydanticUndefined:
+            shown = "required"
+        elif isinstance(default, settings.Settings):
+            shown = "see below"
+        else:
+            shown = "-" if default is None or default == () else f"`{_yaml(default)}`"
+        yield f"| `{field.alias}` | {shown} | {meanings[name]} |"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meanings(model: str) -> dict[str, str]:
+    """The docstring under each field. Pydantic could read them too, at a third of the time of a whole plan."""
+    tree = ast.parse((ROOT / "settings.py").read_text())
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == model)
+    found: dict[str, str] = {}
+    for field, after in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = ""
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                text = str(after.value.value)
+            found[field.target.id] = " ".join(text.replace("``", "`").split()).replace("|", "\\|")
+    return found
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "configuration.md").write_text(settings_page())
