@@ -265,6 +265,8 @@ class Cluster(pulumi.ComponentResource):
                 desired_size=plan.count, min_size=plan.count, max_size=plan.maximum
             ),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
+            # A router is one pod that must not be disrupted, so its budget would stop every update of its node.
+            force_update_version=True,
             opts=self._after(*role.attachments, *before, *args.network_ready),
         )
 

@@ -112,7 +112,7 @@ class Controllers(pulumi.ComponentResource):
                 "enableWafv2": False,
                 "defaultTags": dict(args.tags),
                 "nodeSelector": helm.ON_SYSTEM_NODES,
-                "resources": helm.requests("50m", "128Mi", "256Mi"),
+                "resources": helm.resources("aws-load-balancer-controller"),
             },
             namespace=_SYSTEM_NAMESPACE,
             parent=self,
@@ -141,7 +141,7 @@ class Controllers(pulumi.ComponentResource):
             f"{self._prefix}-device-plugin",
             versions.NVIDIA_DEVICE_PLUGIN,
             # By its own affinity it runs where the label nvidia.com/gpu.present is, and it tolerates the GPU taint.
-            {"resources": helm.requests("10m", "64Mi", "128Mi")},
+            {"resources": helm.resources("nvidia-device-plugin")},
             namespace=_SYSTEM_NAMESPACE,
             parent=self,
             depends_on=self._args.system_ready,
@@ -156,7 +156,7 @@ class Controllers(pulumi.ComponentResource):
                 "tolerations": [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
                 "serviceMonitor": {"enabled": True, "interval": "30s"},
                 # A GPU node's CPUs and memory are the engine's: what a DaemonSet asks for, no pod can have.
-                "resources": helm.requests("50m", "256Mi", "512Mi"),
+                "resources": helm.resources("dcgm-exporter"),
             },
             # Made by the Prometheus release's component.
             namespace=MONITORING_NAMESPACE,
@@ -174,9 +174,9 @@ def _keda_values() -> dict[str, Any]:
         "nodeSelector": helm.ON_SYSTEM_NODES,
         "priorityClassName": _PRIORITY,
         "resources": {
-            "operator": helm.requests("50m", "128Mi", "512Mi"),
-            "metricServer": helm.requests("50m", "128Mi", "256Mi"),
-            "webhooks": helm.requests("10m", "64Mi", "128Mi"),
+            "operator": helm.resources("keda-operator"),
+            "metricServer": helm.resources("keda-metrics-server"),
+            "webhooks": helm.resources("keda-webhooks"),
         },
         # Only Deployments are scaled, and no trigger here reads a secret.
         "rbac": {"enabledCustomScaledRefKinds": False},

@@ -10,6 +10,7 @@ import pulumi_kubernetes as k8s
 
 from components.names import POOL_LABEL, SYSTEM_POOL
 from components.versions import Chart
+from planning.system_pods import GPU_NODE_PODS, SYSTEM_PODS
 
 ON_SYSTEM_NODES: Final = {POOL_LABEL: SYSTEM_POOL}
 """Node selector of everything that must outlive the nodes that come and go with the load."""
@@ -44,6 +45,10 @@ def release(
     )
 
 
-def requests(cpu: str, memory: str, memory_limit: str | None = None) -> dict[str, dict[str, str]]:
-    """Give a chart's ``resources``: memory limited to its request unless said otherwise, CPU not limited."""
-    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory_limit or memory}}
+def resources(pod: str) -> dict[str, dict[str, str]]:
+    """Give a chart's ``resources`` of one of the planned system pods."""
+    planned = SYSTEM_PODS.get(pod) or GPU_NODE_PODS[pod]
+    return {
+        "requests": {"cpu": f"{planned.cpu_millicores}m", "memory": f"{planned.memory_mib}Mi"},
+        "limits": {"memory": f"{planned.memory_limit_mib}Mi"},
+    }

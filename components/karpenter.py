@@ -15,7 +15,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 
-from components import iam, versions
+from components import helm, iam, versions
+from planning.system_pods import SYSTEM_PODS
 
 _NAMESPACE: Final = "kube-system"
 """Where service accounts have the higher priority at the API server; Karpenter's documentation advises it."""
@@ -92,15 +93,12 @@ class Karpenter(pulumi.ComponentResource):
             {
                 "serviceAccount": {"name": _SERVICE_ACCOUNT},
                 # Each on its own node, by the chart; on a single system node the second one waits, without harm.
-                "replicas": 2,
+                "replicas": SYSTEM_PODS["karpenter"].replicas,
                 "controller": {
                     # Else it asks the instance metadata, which the hop limit keeps from pods.
                     "env": [{"name": "AWS_REGION", "value": args.region}],
-                    "resources": {
-                        "requests": {"cpu": "250m", "memory": "512Mi"},
-                        # Its Go runtime takes this for its memory limit.
-                        "limits": {"memory": "1Gi"},
-                    },
+                    # Its Go runtime takes the limit for its memory limit.
+                    "resources": helm.resources("karpenter"),
                 },
                 "settings": {
                     "clusterName": args.cluster_name,

@@ -13,7 +13,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 
-from components import iam, network_rules, versions
+from components import helm, iam, network_rules, versions
 from components.names import (
     COMPONENT_LABEL,
     GGUF_METHOD_PREFIX,
@@ -50,8 +50,6 @@ _FILL_LABELS: Final = {NAME_LABEL: _FILL, COMPONENT_LABEL: "weights", PART_OF_LA
 
 _FILL_DEADLINE_S: Final = 3 * 3600
 """The largest checkpoint of the catalogue has 410 GB: two and a half hours at 50 MB/s."""
-_FILL_RESOURCES: Final = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
-"""Two streams through the AWS CLI, each with ten parts of 8 MiB in flight, and the CLI itself; not measured."""
 _OLD_VERSIONS_DAYS: Final = 7
 """Long enough to notice an overwritten checkpoint; at most one copy more to pay for."""
 _KV_CACHE_DAYS: Final = 1
@@ -315,6 +313,7 @@ def _fill_spec(
 ) -> k8s.batch.v1.JobSpecArgs:
     quantization = checkpoint.method.removeprefix(GGUF_METHOD_PREFIX)
     token = [secret_variable("HF_TOKEN", HUGGING_FACE_SECRET, HUGGING_FACE_SECRET_KEY)]
+    fill = helm.resources(_FILL)
     container = k8s.core.v1.ContainerArgs(
         name="fill",
         image=versions.AWS_CLI.reference,
@@ -332,7 +331,7 @@ def _fill_spec(
             *aws_environment(args.region),
             *(token if args.hugging_face_token else []),
         ],
-        resources=k8s.core.v1.ResourceRequirementsArgs(**_FILL_RESOURCES),
+        resources=k8s.core.v1.ResourceRequirementsArgs(requests=fill["requests"], limits=fill["limits"]),
         security_context=container_security(),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="script", mount_path=_SCRIPT_DIRECTORY, read_only=True),

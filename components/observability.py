@@ -127,15 +127,15 @@ def _values(args: ObservabilityArgs) -> dict[str, Any]:
         "kubelet": {"serviceMonitor": {"cAdvisorInterval": _INTERVAL}},
         "kube-state-metrics": {
             "nodeSelector": helm.ON_SYSTEM_NODES,
-            "resources": helm.requests("10m", "64Mi", "128Mi"),
+            "resources": helm.resources("kube-state-metrics"),
         },
         "prometheusOperator": {
             "nodeSelector": helm.ON_SYSTEM_NODES,
-            "resources": helm.requests("20m", "64Mi", "128Mi"),
+            "resources": helm.resources("prometheus-operator"),
             # Its webhook checks rules and fails closed; the rules here are checked before they are sent.
             "admissionWebhooks": off,
             "tls": off,
-            "prometheusConfigReloader": {"resources": helm.requests("10m", "32Mi", "64Mi")},
+            "prometheusConfigReloader": {"resources": helm.resources("prometheus-config-reloader")},
         },
         "prometheus": {"prometheusSpec": _prometheus_spec(args)},
         "grafana": _grafana_values() if args.grafana else off,
@@ -161,7 +161,7 @@ def _prometheus_spec(args: ObservabilityArgs) -> dict[str, Any]:
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
         "nodeSelector": helm.ON_SYSTEM_NODES,
         "priorityClassName": _PRIORITY,
-        "resources": helm.requests("200m", "1Gi", "2Gi"),
+        "resources": helm.resources("prometheus"),
     }
 
 
@@ -170,5 +170,5 @@ def _grafana_values() -> dict[str, Any]:
     return {
         "enabled": True,
         "nodeSelector": helm.ON_SYSTEM_NODES,
-        "resources": helm.requests("50m", "256Mi", "512Mi"),
+        "resources": helm.resources("grafana"),
     }

@@ -8,38 +8,8 @@ from dataclasses import dataclass
 from planning.facts.fixed_prices import FixedPrice, fixed_price
 from planning.facts.instances import Offering
 from planning.plan import CostItem, RouterPlan, SystemNodesPlan
+from planning.system_pods import DAEMONS, SYSTEM_PODS
 from planning.traffic import HOURS_PER_MONTH
-
-
-@dataclass(frozen=True, slots=True)
-class SystemPod:
-    """What a controller requests; its Helm release sets the same."""
-
-    name: str
-    replicas: int
-    cpu_millicores: int
-    memory_mib: int
-
-
-#: Requests of everything that runs on the system nodes beside the routers. Planning allowances of this program for a
-#: cluster of tens of nodes; the releases request exactly these.
-SYSTEM_PODS = (
-    SystemPod("karpenter", 2, 250, 512),
-    SystemPod("keda-operator", 1, 100, 128),
-    SystemPod("keda-metrics-apiserver", 1, 100, 128),
-    SystemPod("keda-admission-webhooks", 1, 50, 64),
-    SystemPod("aws-load-balancer-controller", 2, 100, 128),
-    SystemPod("coredns", 2, 100, 70),
-    SystemPod("metrics-server", 2, 100, 200),
-    SystemPod("ebs-csi-controller", 2, 60, 240),
-    SystemPod("prometheus", 1, 300, 1536),
-    SystemPod("prometheus-operator", 1, 50, 128),
-    SystemPod("kube-state-metrics", 1, 20, 64),
-    SystemPod("grafana", 1, 100, 256),
-)
-
-#: Daemons of every system node: CNI, kube-proxy, Pod Identity agent, EBS CSI node, node exporter.
-_DAEMON_CPU_MILLICORES, _DAEMON_MEMORY_MIB = 250, 400
 
 SYSTEM_VOLUME_GIB = 50
 
@@ -78,16 +48,16 @@ def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPl
 
 def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, float]:
     """The cheapest on-demand group of at least two equal nodes that holds all system pods, and its USD per hour."""
-    cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS)
-    memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS)
+    cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS.values())
+    memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
     cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
     memory += sum(router.envoy_memory_mib + router.picker_memory_mib for router in routers)
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance
         if instance.family in _SYSTEM_FAMILIES:
-            room_cpu = instance.allocatable_cpu * 1000 - _DAEMON_CPU_MILLICORES
-            room_memory = instance.allocatable_memory_gib * 1024 - _DAEMON_MEMORY_MIB
+            room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores
+            room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
             count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
             choices.append((count * offering.on_demand_usd_per_hour, count, offering))
     usd, count, chosen = min(choices, key=lambda choice: choice[:2])

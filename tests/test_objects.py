@@ -10,25 +10,64 @@ from typing import Any
 import pytest
 
 from components import versions
+from components.names import POOL_LABEL
 from offline.recording import Recording
+from planning.facts.instances import instance_type
+from planning.system_pods import DAEMONS, GPU_NODE_PODS
 from tests.charts.check import unknown_values
 from tests.harness import helm_releases, kubernetes_objects
 from tests.schemas.checker import problems
 
 
-def test_every_object_matches_the_schema_of_its_kind_without_an_unknown_field(preview: Recording) -> None:
-    objects = kubernetes_objects(preview)
-    assert len(objects) > 40
-    found = [f"{one['kind']} {one['metadata'].get('name')}: {text}" for one in objects for text in problems(one)]
-    assert found == []
+def test_every_object_matches_the_schema_of_its_kind_without_an_unknown_field(
+    preview: Recording, update: Recording
+) -> None:
+    for recording in (preview, update):
+        objects = kubernetes_objects(recording)
+        assert len(objects) > 40
+        found = [f"{one['kind']} {one['metadata'].get('name')}: {text}" for one in objects for text in problems(one)]
+        assert found == []
 
 
-def test_every_helm_value_exists_in_its_chart(preview: Recording) -> None:
-    releases = helm_releases(preview)
+def test_every_helm_value_exists_in_its_chart(update: Recording) -> None:
+    releases = helm_releases(update)
     assert len(releases) == 7
     for release in releases:
-        chart = release.chart.rpartition("/")[2]
-        assert unknown_values(chart, release.values) == [], chart
+        assert unknown_values(release.chart, release.values) == [], release.chart
+
+
+def test_a_pod_and_the_nodes_daemons_fit_every_type_of_its_pool(preview: Recording) -> None:
+    """Requests of the rendered Deployment, the daemons' and DCGM's, against Karpenter's own allocatable figures."""
+    daemons_cores = (DAEMONS.cpu_millicores + sum(pod.cpu_millicores for pod in GPU_NODE_PODS.values())) / 1000
+    daemons_gib = (DAEMONS.memory_mib + sum(pod.memory_mib for pod in GPU_NODE_PODS.values())) / 1024
+    pools = {
+        pool["metadata"]["name"]: next(
+            entry["values"]
+            for entry in pool["spec"]["template"]["spec"]["requirements"]
+            if entry["key"] == "node.kubernetes.io/instance-type"
+        )
+        for pool in kubernetes_objects(preview, "NodePool")
+    }
+    checked = 0
+    for deployment in kubernetes_objects(preview, "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        pool = pod.get("nodeSelector", {}).get(POOL_LABEL)
+        sidecars = [one for one in pod.get("initContainers", ()) if one.get("restartPolicy") == "Always"]
+        requests = [one["resources"]["requests"] for one in (*pod["containers"], *sidecars)]
+        for name in pools.get(pool, ()):
+            checked += 1
+            node = instance_type(name)
+            assert sum(_cores(one["cpu"]) for one in requests) + daemons_cores <= node.allocatable_cpu, name
+            assert sum(_gib(one["memory"]) for one in requests) + daemons_gib <= node.allocatable_memory_gib, name
+    assert checked > 5
+
+
+def _cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def _gib(quantity: str) -> float:
+    return float(quantity.removesuffix("Mi")) / 1024 if quantity.endswith("Mi") else float(quantity.removesuffix("Gi"))
 
 
 def test_every_release_is_pinned_and_no_image_is_latest(preview: Recording) -> None:

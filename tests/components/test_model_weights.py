@@ -188,7 +188,7 @@ def test_jobs_need_neither_a_gpu_nor_a_disk_and_run_on_the_system_nodes(full: Re
         assert job["nodeSelector"] == {"frugal-llm/pool": "system"}
         assert "tolerations" not in job
         resources = job["containers"][0]["resources"]
-        assert resources == {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
+        assert resources == {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "1024Mi"}}
         script, scratch = job["volumes"]
         assert set(script) == {"name", "configMap"}
         assert scratch == {"name": "temporary", "emptyDir": {"sizeLimit": "256Mi"}}
