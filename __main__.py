@@ -42,8 +42,7 @@ controllers = Controllers("controllers", ControllersArgs(
     gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
     device_plugin=settings.capacity.ami_alias.startswith("al2023")), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(
-    cluster_name=cluster.name, cluster_endpoint=cluster.endpoint, region=region,
-    system_ready=cluster.system_ready), in_cluster)
+    cluster_name=cluster.name, region=region, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
     ami_alias=settings.capacity.ami_alias, tags=tags), pulumi.ResourceOptions.merge(

@@ -55,7 +55,6 @@ class Cluster(pulumi.ComponentResource):
 
     name: pulumi.Output[str]
     """Known in a preview, and depends on the cluster: what is made in the cluster by this name waits for it."""
-    endpoint: pulumi.Output[str]
     kubeconfig: pulumi.Output[str]
     """Secret. Holds no credential: it calls ``aws eks get-token``."""
     provider: k8s.Provider
@@ -75,8 +74,6 @@ class Cluster(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
 
         self._cluster = self._control_plane()
-        # No Output of the component names the endpoint; the kubeconfig does.
-        self.endpoint = self._cluster.kubeconfig_json.apply(_endpoint)
         self.kubeconfig = pulumi.Output.secret(self._cluster.kubeconfig_json)
         self.name = self._cluster.urn.apply(lambda _: args.cluster_name)
         self.security_group_id = self._cluster.cluster_security_group_id
@@ -84,7 +81,8 @@ class Cluster(pulumi.ComponentResource):
             f"{name}-kubernetes",
             kubeconfig=self.kubeconfig,
             # A kubeconfig may change its text; the objects are to be replaced only when the cluster is another one.
-            cluster_identifier=self.endpoint,
+            # Its issuer has an id that no other cluster has, not even one of the same name.
+            cluster_identifier=self._cluster.oidc_issuer,
             opts=self._child,
         )
 
@@ -124,7 +122,6 @@ class Cluster(pulumi.ComponentResource):
         self.register_outputs(
             {
                 "name": self.name,
-                "endpoint": self.endpoint,
                 "kubeconfig": self.kubeconfig,
                 "security_group_id": self.security_group_id,
             }
@@ -303,7 +300,3 @@ class Cluster(pulumi.ComponentResource):
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(resources)))
-
-
-def _endpoint(kubeconfig: str) -> str:
-    return str(json.loads(kubeconfig)["clusters"][0]["cluster"]["server"])

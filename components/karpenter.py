@@ -39,7 +39,6 @@ class KarpenterArgs:
 
     cluster_name: pulumi.Output[str]
     """``Cluster.name``, which waits for the cluster: a plain text would let entries be made before it."""
-    cluster_endpoint: pulumi.Input[str]
     region: str
     system_ready: Sequence[pulumi.Resource]
     """``Cluster.system_ready``: nodes to run on, DNS, the Pod Identity agent, the tag its nodes find their group by."""
@@ -100,9 +99,9 @@ class Karpenter(pulumi.ComponentResource):
                     # Its Go runtime takes the limit for its memory limit.
                     "resources": helm.resources("karpenter"),
                 },
+                # The endpoint it finds by itself, with eks:DescribeCluster.
                 "settings": {
                     "clusterName": args.cluster_name,
-                    "clusterEndpoint": args.cluster_endpoint,
                     "interruptionQueue": queue.name,
                 },
                 # Its CRD comes with Prometheus, which runs on nodes, which Karpenter need not wait for.

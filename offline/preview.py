@@ -48,7 +48,7 @@ def show(recording: Recording, console: Console, *, everything: bool = False) ->
         console.print(Text(f"{prefix}{message.text}"), soft_wrap=True)
     if recording.messages:
         console.print()
-    console.print(Text(headline(recording), style="bold"), soft_wrap=True)
+    console.print(Text(headline(recording), style="bold"))
     console.print()
     console.print(Text(f"{recording.project}-{recording.stack}", style="bold"), soft_wrap=True)
     for line in _tree(recording, None, "", everything=everything):

@@ -24,6 +24,7 @@ from planning.options import Market
 from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
+from planning.speed import COST_BAND_PCIE_MULTI_GPU
 from planning.traffic import DAYS_PER_MONTH
 from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, Problem, StackSettings, TierSettings, open_hours, read
 
@@ -64,6 +65,8 @@ class _Baseline:
     levers: Levers
     usd: float
     description: str
+    poorly_measured: bool
+    """It runs on several GPUs over PCIe, where the speed formula is least sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,10 @@ class _Stack:
         over = _over_budget(self.settings, plan)
         if over and self.settings.budget.when_exceeded == "fail":
             raise ConfigurationError([over])
-        return replace(
-            plan,
-            warnings=stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over),
-        )
+        warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over)
+        if baseline.poorly_measured:
+            warnings = ("the baseline runs on GPUs over PCIe, which are poorly measured: it may be 40 % off", *warnings)
+        return replace(plan, warnings=warnings)
 
     def _baseline(self, fixed: FixedCosts) -> _Baseline:
         """The bill that nobody can call a straw man: the cheapest on-demand fleet with every lever off."""
@@ -159,7 +162,8 @@ class _Stack:
         scope = "all requests on " if len(bill) == 1 else ""
         limits = "" if levers.batching else "vLLM's default limits, "
         description = f"{scope}{fleets}, on-demand around the clock, {limits}same fixed costs"
-        return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description)
+        poorly_measured = any(part.fleet.option.cost_band == COST_BAND_PCIE_MULTI_GPU for part in bill)
+        return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description, poorly_measured)
 
     def _fixed_usage(
         self, bill: tuple[TierBill, ...], nodes_usd: float, zones: int, nats: int, nodes: SystemNodesPlan

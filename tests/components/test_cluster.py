@@ -57,7 +57,6 @@ def cluster(
         made = Cluster("cluster", args, opts)
         return {
             "name": made.name,
-            "endpoint": made.endpoint,
             "kubeconfig": made.kubeconfig,
             "ready": [resource.urn for resource in made.system_ready],
         }
@@ -305,15 +304,13 @@ def test_volumes_are_by_default_encrypted_gp3_in_the_zone_of_their_pod(private: 
 def test_the_kubernetes_provider_has_the_clusters_kubeconfig_and_outlives_its_changes(private: Recording) -> None:
     provider = private.named("cluster-kubernetes")
     assert provider.inputs["kubeconfig"] == eks(private).outputs["kubeconfigJson"]
-    assert provider.inputs["clusterIdentifier"] == private.outputs["endpoint"]
+    assert provider.inputs["clusterIdentifier"] == eks(private).outputs["oidcIssuer"]
     (storage_class,) = private.of_type("kubernetes:storage.k8s.io/v1:StorageClass")
     assert storage_class.provider == provider.urn
 
 
-def test_the_kubeconfig_is_a_secret_and_the_endpoint_is_read_from_it(private: Recording) -> None:
+def test_the_kubeconfig_is_a_secret(private: Recording) -> None:
     assert private.outputs.is_secret("kubeconfig")
-    (server,) = json.loads(private.outputs["kubeconfig"])["clusters"]
-    assert private.outputs["endpoint"] == server["cluster"]["server"]
 
 
 def test_controllers_wait_for_nodes_and_for_all_that_pods_need(private: Recording) -> None:
@@ -334,7 +331,7 @@ def test_a_preview_without_a_cluster_shows_everything_and_knows_the_name() -> No
     recording = cluster(preview=True)
     assert len(recording.resources) == len(cluster().resources)
     assert recording.outputs["name"] == CLUSTER
-    assert recording.outputs["endpoint"] is UNKNOWN
+    assert recording.outputs["kubeconfig"] is UNKNOWN
     assert {found.inputs["clusterName"] for found in recording.of_type(ADDON)} == {CLUSTER}
 
 

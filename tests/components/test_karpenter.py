@@ -60,7 +60,6 @@ def karpenter() -> Recording:
             "karpenter",
             KarpenterArgs(
                 cluster_name=stand_in("cluster", opts).urn.apply(lambda _: CLUSTER),
-                cluster_endpoint="https://cluster.example.com",
                 region=REGION,
                 system_ready=[stand_in("system-nodes", opts)],
             ),
@@ -232,7 +231,6 @@ def test_the_controller_is_told_its_cluster_queue_and_region(karpenter: Recordin
     values = release(karpenter, "karpenter-controller").inputs["values"]
     assert values["settings"] == {
         "clusterName": CLUSTER,
-        "clusterEndpoint": "https://cluster.example.com",
         "interruptionQueue": CLUSTER,
     }
     # The metadata service, its other source, is one hop too far for a pod.
