@@ -138,7 +138,7 @@ def _checkpoint(architecture: Architecture, quantization: str) -> Checkpoint:
 
 def _memory(arguments: argparse.Namespace, architecture: Architecture, checkpoint: Checkpoint) -> MemoryFit:
     gpu = gpu_named(arguments.gpu)
-    reason = unsupported(architecture, checkpoint, gpu, arguments.gpus)
+    reason = unsupported(architecture, checkpoint, gpu, arguments.gpus, arguments.kv_cache_dtype)
     if reason:
         raise UsageError(reason)
     limits = vllm_default_limits(

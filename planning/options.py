@@ -44,6 +44,12 @@ LEAST_COMPUTE_CAPABILITY = {
     "nvfp4": (10, 0),
 }
 
+#: vLLM has no INT8 kernels for Blackwell (compute capability 10 and above): its documentation sends people to fp8.
+INT8_ENDS_BELOW = (10, 0)
+
+#: An fp8 KV cache needs it with the Triton attention backend (vLLM 0.33.0).
+FP8_KV_LEAST_COMPUTE_CAPABILITY = (8, 9)
+
 #: Published quality loss, least first (arXiv 2411.02355; llama.cpp PR 6936): what decides between equal prices.
 LEAST_LOSS_FIRST = (
     "fp16",
@@ -184,7 +190,7 @@ def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tune
         if demand.gpus and gpu.name not in demand.gpus:
             continue
         label = f"{checkpoint.method} on {count} x {gpu.name}"
-        reason = unsupported(demand.architecture, checkpoint, gpu, count)
+        reason = unsupported(demand.architecture, checkpoint, gpu, count, demand.kv_cache_dtype)
         if reason:
             yield Miss(label, reason)
             continue
@@ -213,7 +219,9 @@ def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tune
         )
 
 
-def unsupported(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, count: int) -> str:
+def unsupported(
+    architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, count: int, kv_cache_dtype: str = "auto"
+) -> str:
     """Why a GPU cannot run a checkpoint under tensor parallelism of ``count``; empty when it can."""
     least = LEAST_COMPUTE_CAPABILITY.get(checkpoint.method)
     if least is None:
@@ -221,6 +229,10 @@ def unsupported(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, co
     if gpu.compute_capability < least:
         have, need = (".".join(map(str, pair)) for pair in (gpu.compute_capability, least))
         return f"{checkpoint.method} needs compute capability {need}, the {gpu.name} has {have}"
+    if checkpoint.method == "int8" and gpu.compute_capability >= INT8_ENDS_BELOW:
+        return f"vLLM has no int8 kernels for the {gpu.name}"
+    if kv_cache_dtype.startswith("fp8") and gpu.compute_capability < FP8_KV_LEAST_COMPUTE_CAPABILITY:
+        return f"the {gpu.name} cannot keep its KV cache in fp8"
     if gpu.bf16_tflops is None:
         return f"no published speed of the {gpu.name}"
     heads, kv_heads = architecture.attention_heads, architecture.kv_heads
@@ -302,7 +314,7 @@ def _too_slow(label: str, model: LoadModel, target: Target, memory: MemoryFit) -
 def sustains(option: Option, demand: Demand, gpu: Gpu, requests_per_second: float) -> bool:
     """Whether the very pod of ``option`` carries a rate within the target on another GPU model."""
     limits = option.vllm
-    if limits is None or unsupported(demand.architecture, option.checkpoint, gpu, option.gpus):
+    if limits is None or unsupported(demand.architecture, option.checkpoint, gpu, option.gpus, limits.kv_cache_dtype):
         return False
     memory = _fit(demand, option.checkpoint, limits, gpu, limits.max_num_seqs, limits.max_num_batched_tokens)
     if not memory.fits:
