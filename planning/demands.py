@@ -74,7 +74,11 @@ def tier_demand(
             )
         )
     usable, methods = _checkpoints(tier, architecture)
-    if not methods:
+    if not methods and tier.quantization == "auto":
+        named = ", ".join(sorted(methods_of(checkpoints(tier.model))))
+        limit = f"nobody has verified a checkpoint of {tier.model} that runs on GPUs"
+        problems.append(Problem(f"{path}.quantization", "auto", limit, f"check it and ask for it by name: {named}"))
+    elif not methods:
         have = sorted(methods_of(checkpoints(tier.model)))
         problems.append(
             Problem(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S
@@ -141,7 +141,7 @@ class TierFleet:
             key=lambda entry: entry[:2],
         )
         for least, _, option in bounded:
-            if best is not None and least > best.usd:
+            if best is not None and _is_own(best) and least > best.usd:
                 break
             fleet = self.fleet(option, policy)
             if best is None or _order(fleet) < _order(best):
@@ -287,13 +287,14 @@ class TierFleet:
         return replicas * HOURS_PER_MONTH * min(prices)
 
 
-def _order(fleet: Fleet) -> tuple[float, bool, int]:
-    """By price to the cent; of equals the one tuned for the pool's cheapest member, then the one with the least
-    loss.
+def _is_own(fleet: Fleet) -> bool:
+    """Whether the pool's cheapest member is what the option was tuned for."""
+    return fleet.pool[0] in fleet.option.offerings
+
+
+def _order(fleet: Fleet) -> tuple[bool, float, int]:
+    """Tuned for what will run first; then by price to the cent, then by quality loss.
+
+    A fleet that would mostly run on another option's GPU is that option, described worse.
     """
-    return round(fleet.usd, 2), fleet.pool[0] not in fleet.option.offerings, fleet.option.loss_rank
-
-
-def without_levers(policy: Policy) -> Policy:
-    """The policy of the baseline: on-demand, default limits, the peak's replicas around the clock."""
-    return replace(policy, spot=False, autoscaling=False, scale_to_zero=False, tuned=False)
+    return not _is_own(fleet), round(fleet.usd, 2), fleet.option.loss_rank

@@ -253,13 +253,10 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
     if any(option.checkpoint.method in demand.methods for option in search.tuned[0]):
         return _inseparable(path, demand, bills)
     target = demand.settings.slo
-    slow = [
-        miss
-        for miss in search.tuned[1]
-        if miss.ttft_ms is not None and miss.tpot_ms is not None and miss.label.split(" ")[0] in demand.methods
-    ]
+    misses = [miss for miss in search.tuned[1] if miss.label.split(" ")[0] in demand.methods]
+    slow = [miss for miss in misses if miss.ttft_ms is not None and miss.tpot_ms is not None]
     if not slow:
-        reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in search.tuned[1][:2])
+        reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in misses[-2:])
         return Problem(
             f"{path}.model",
             demand.settings.model,
