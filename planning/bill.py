@@ -75,6 +75,8 @@ class TierBill:
     search: TierFleet
     fleet: Fleet
     disaggregated: DisaggregatedFleet | None
+    together_usd: float
+    """The cheapest month with prefill and decode together."""
 
     @property
     def usd(self) -> float:
@@ -147,16 +149,19 @@ class StackBills:
         fleet = search.choose(policy, methods)
         if fleet is None:
             raise Unservable(name, search)
-        return TierBill(name, search, fleet, None)
+        return TierBill(name, search, fleet, None, fleet.usd)
 
     def _cheapest_apart(self, name: str, search: TierFleet, policy: Policy, methods: frozenset[str]) -> TierBill:
         """The fleet that is cheapest with prefill and decode apart, which may be another than together."""
+        together = search.choose(policy, methods)
         best: TierBill | None = None
-        for fleet in search.ranked(policy):
-            if fleet.option.checkpoint.method in methods:
-                apart = self._disaggregated(search, fleet, EXPECTED)
-                if apart and (best is None or apart.usd < best.usd):
-                    best = TierBill(name, search, fleet, apart)
+        for option in search.options(policy):
+            if together is None or option.checkpoint.method not in methods:
+                continue
+            fleet = search.fleet(option, policy)
+            apart = self._disaggregated(search, fleet, EXPECTED)
+            if apart and (best is None or apart.usd < best.usd):
+                best = TierBill(name, search, fleet, apart, together.usd)
         if best is None:
             raise Unservable(name, search)
         return best

@@ -165,7 +165,7 @@ def _disaggregation(
         return None
     wanted = demand.settings.disaggregation
     loads = apart.loads
-    together = part.fleet.usd
+    together = part.together_usd
     pays = apart.usd < together
     verdict = f"prefill and decode apart cost {apart.usd:,.0f} USD a month, together {together:,.0f}: " + (
         "it pays" if pays else "it does not pay at this load, and is on because the settings insist"
