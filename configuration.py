@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,7 +41,10 @@ def planned_stack() -> PlannedStack:
     except ConfigurationError as error:
         raise pulumi.RunError(str(error)) from None
     pulumi.log.info(report(plan, pulumi.get_stack(), color=False))
-    return PlannedStack(settings, plan, Secrets(_secret("huggingFaceToken"), _secret("apiKey")))
+    secrets = Secrets(_secret("huggingFaceToken"), _secret("apiKey"))
+    if settings.network.ingress_scheme == "internet-facing" and secrets.api_key is None:
+        pulumi.log.warn(f"the load balancer faces the internet and {NAMESPACE}:apiKey is not set: anybody may use it")
+    return PlannedStack(settings, plan, secrets)
 
 
 def _values() -> dict[str, object]:
@@ -52,19 +54,7 @@ def _values() -> dict[str, object]:
     """
     prefix = f"{NAMESPACE}:"
     everything = {**get_config_env(), **CONFIG.get()}
-    return {
-        key.removeprefix(prefix): _decoded(key, value) for key, value in everything.items() if key.startswith(prefix)
-    }
-
-
-def _decoded(key: str, value: object) -> object:
-    """Objects and lists arrive as JSON; text that is none stays text, for the settings to judge."""
-    if not isinstance(value, str) or key.removeprefix(f"{NAMESPACE}:") in SECRET_KEYS:
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+    return {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
 
 
 def _is_secret(key: str) -> bool:

@@ -7,11 +7,15 @@ limit and the way out. Whether a model, a checkpoint or a GPU exists is the plan
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import ipaddress
+import itertools
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -99,11 +103,26 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _ipv4_network(block: str) -> ipaddress.IPv4Network:
+    try:
+        return ipaddress.IPv4Network(block)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "cidr", "is no IPv4 block ({why}); for example 10.42.0.0/16", {"why": str(error)}
+        ) from error
+
+
+def _reachable_from(block: str) -> str:
+    if _ipv4_network(block).prefixlen == 0:
+        raise PydanticCustomError("cidr", "opens the Kubernetes API to everybody; name your own addresses")
+    return block
+
+
 def _cidr_16_to_20(block: str) -> str:
-    match = re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})/(\d{1,2})", block)
-    if match is None or any(int(part) > 255 for part in match.groups()[:4]):
-        raise PydanticCustomError("cidr", "is no IPv4 block; for example 10.42.0.0/16")
-    if not 16 <= int(match.group(5)) <= 20:
+    network = _ipv4_network(block)
+    if not network.is_private and not network.subnet_of(ipaddress.IPv4Network("100.64.0.0/10")):
+        raise PydanticCustomError("cidr", "is a public block; for example 10.42.0.0/16")
+    if not 16 <= network.prefixlen <= 20:
         raise PydanticCustomError(
             "cidr", "must be a /16 to /20: AWS allows no VPC above /16, and pods take their addresses from it"
         )
@@ -154,17 +173,17 @@ class LatencyTarget(Settings):
 class Traffic(Settings):
     """How much a tier is used, and when."""
 
-    requests_per_day: NotNegative
+    requests_per_day: Annotated[NotNegative, Field(le=1e9)]
     """Mean over the days of a week."""
-    input_tokens: Annotated[int, Field(ge=1)]
+    input_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
     """Mean prompt length, tokens."""
-    output_tokens: Annotated[int, Field(ge=1)]
+    output_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
     """Mean answer length, tokens."""
     profile: str = "flat"
     """The shape of the week: ``flat``, ``office-hours``, or the name of a trace in ``planning/facts``."""
     prefix_hit_rate: Share = 0.0
     """Share of input tokens found in the prefix cache. Saves prefill work only; 0 until measured."""
-    burstiness: Positive = 1.0
+    burstiness: Annotated[Positive, Field(le=100)] = 1.0
     """Coefficient of variation of the time between requests: 1 is Poisson, public traces reach 1 to 8."""
 
 
@@ -173,7 +192,7 @@ class Disaggregation(Settings):
 
     enabled: bool = False
     """On even where the plan says that it does not pay."""
-    kv_store_gib: Positive = 32.0
+    kv_store_gib: Annotated[Positive, Field(le=2048)] = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
     shared_store: Literal["none", "s3"] = "none"
     """A second level that all replicas share: none, or the stack's bucket."""
@@ -216,6 +235,13 @@ class TierSettings(Settings):
                 "replicas",
                 "maxReplicas {most} is below minReplicas {least}",
                 {"most": self.max_replicas, "least": self.min_replicas},
+            )
+        hours = self.working_hours_replicas
+        if self.max_replicas is not None and hours > max(1, self.max_replicas):
+            raise PydanticCustomError(
+                "replicas",
+                "workingHoursReplicas {hours} is above maxReplicas {most}",
+                {"hours": hours, "most": self.max_replicas},
             )
         if self.on_demand_floor > self.min_replicas:
             raise PydanticCustomError(
@@ -303,7 +329,7 @@ class Network(Settings):
     """Availability zones; empty: three of the region."""
     nat_gateways: Literal["single", "per-zone"] = "single"
     """One for all zones is cheaper; one per zone survives the loss of a zone."""
-    api_endpoint_cidrs: tuple[str, ...] = ()
+    api_endpoint_cidrs: tuple[Annotated[str, AfterValidator(_reachable_from)], ...] = ()
     """Who may reach the Kubernetes API from outside the VPC; empty: nobody, it is private."""
     ingress_scheme: Literal["internal", "internet-facing"] = "internal"
     """Who reaches the load balancer: the VPC, or everybody (then with a certificate)."""
@@ -398,27 +424,25 @@ def open_hours(hours: WorkingHours | None) -> tuple[bool, ...]:
     """Tell for each of a week's 168 hours, from Monday 00:00 local time, whether it is a working hour."""
     if hours is None:
         return (True,) * 168
-    # A fortnight of cron events before the week settles the state at its first hour; 2026-01-05 is a Monday.
-    begin, week = datetime(2025, 12, 22), datetime(2026, 1, 5)
-    events: dict[datetime, bool] = {}
-    for expression, opens in ((hours.end, False), (hours.start, True)):
-        for moment in CronSim(expression, begin):
-            if (moment - week).days >= 7:
-                break
-            events[moment] = opens
-    state, pending = False, sorted(events.items())
-    result: list[bool] = []
-    for hour in range(168):
-        while pending and (pending[0][0] - week).total_seconds() < (hour + 1) * 3600:
-            state = pending.pop(0)[1]
-        result.append(state)
-    return tuple(result)
+    # KEDA's rule: the tier is kept while the next end comes before the next start. 2026-01-05 is a Monday.
+    week = datetime(2026, 1, 5)
+    starts, ends = (_events(expression, week) for expression in (hours.start, hours.end))
+    moments = [week + timedelta(hours=hour, seconds=3599) for hour in range(168)]
+    return tuple(_next(ends, moment) < _next(starts, moment) for moment in moments)
 
 
-def utc_offset_hours(timezone: str, at: datetime) -> float:
-    """Hours that local time is ahead of UTC in ``timezone`` at ``at``."""
-    offset = ZoneInfo(timezone).utcoffset(at)
-    return offset.total_seconds() / 3600 if offset else 0.0
+def _events(expression: str, week: datetime) -> list[datetime]:
+    """Moments of a cron expression from a week's start to far beyond its end."""
+    horizon = week + timedelta(days=42)
+    return list(itertools.takewhile(lambda moment: moment < horizon, CronSim(expression, week - timedelta(seconds=1))))
+
+
+_NEVER = datetime(9999, 1, 1)
+
+
+def _next(events: Sequence[datetime], moment: datetime) -> datetime:
+    position = bisect.bisect_right(events, moment)
+    return events[position] if position < len(events) else _NEVER
 
 
 def read(region: object, config: Mapping[str, object], encrypted: Collection[str] = SECRET_KEYS) -> Reading:
@@ -427,7 +451,7 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
     ``encrypted`` are the keys whose values are stored encrypted; a secret that is not is a problem. Never raises: the
     planner adds its own problems to the ones found here, so that a person sees all of them at once.
     """
-    values = {key: value for key, value in config.items() if key not in SECRET_KEYS}
+    values = {key: _decoded(value) for key, value in config.items() if key not in SECRET_KEYS and value is not None}
     values["region"] = region
     in_clear = sorted(key for key in SECRET_KEYS - set(encrypted) if config.get(key))
     problems: list[Problem] = []
@@ -436,7 +460,9 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
     except ValidationError as error:
         errors = error.errors(include_url=False)
         settings, positions = _sound_part(values, errors)
-        problems += [_problem(details) for details in errors]
+        inside = any(details["loc"][:1] == ("tiers",) and len(details["loc"]) > 1 for details in errors)
+        # Broken tiers make the list too short for pydantic; the breaks themselves are what to mend.
+        problems += [_problem(one) for one in errors if not (inside and one["loc"] == ("tiers",))]
     else:
         positions = tuple(range(len(settings.tiers)))
     problems += _across_sections(values)
@@ -445,6 +471,14 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
         for key in in_clear
     ]
     return Reading(settings, tuple(problems), positions)
+
+
+def _decoded(value: object) -> object:
+    """Sections may arrive as JSON text, as the engine hands them over; text that is none stays text."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
 
 
 def _sound_part(values: Mapping[str, Any], errors: list[ErrorDetails]) -> tuple[StackSettings | None, tuple[int, ...]]:
@@ -495,7 +529,7 @@ def _problem(details: ErrorDetails) -> Problem:
     path = _path(location)
     if kind == "extra_forbidden":
         return Problem(path, None, "is no setting", did_you_mean(str(location[-1]), _siblings(location)))
-    if kind == "missing":
+    if kind == "missing" or (path == "aws:region" and value is None):
         return Problem(path, None, "is missing", "add it")
     if kind == "literal_error":
         expected = re.findall(r"'([^']+)'", str(details.get("ctx", {}).get("expected", "")))

@@ -145,15 +145,18 @@ class StackBills:
         tier = largest_tier(tiers)
         methods = tier.methods if levers.quantization else unquantised(tier.checkpoints)
         if levers.disaggregation and len(tiers) == 1 and tier.settings.disaggregation.enabled:
-            return self._cheapest_apart(name, search, policy, methods)
+            return self._cheapest_apart(name, tiers, levers, methods)
         fleet = search.choose(policy, methods)
         if fleet is None:
             raise Unservable(name, search)
         return TierBill(name, search, fleet, None, fleet.usd)
 
-    def _cheapest_apart(self, name: str, search: TierFleet, policy: Policy, methods: frozenset[str]) -> TierBill:
+    def _cheapest_apart(
+        self, name: str, tiers: tuple[TierDemand, ...], levers: Levers, methods: frozenset[str]
+    ) -> TierBill:
         """The fleet that is cheapest with prefill and decode apart, which may be another than together."""
-        together = search.choose(policy, methods)
+        search, policy = self._search(tiers, levers), self.policy(levers)
+        together = self._search(tiers, replace(levers, disaggregation=False)).choose(policy, methods)
         best: TierBill | None = None
         for option in search.options(policy):
             if together is None or option.checkpoint.method not in methods:
@@ -167,12 +170,13 @@ class StackBills:
         return best
 
     def _search(self, tiers: tuple[TierDemand, ...], levers: Levers) -> TierFleet:
-        key = (tuple(tier.settings.name for tier in tiers), levers.prefix_caching, levers.kv_compression)
+        apart = levers.disaggregation and len(tiers) == 1 and tiers[0].settings.disaggregation.enabled
+        key = (tuple(tier.settings.name for tier in tiers), levers.prefix_caching, levers.kv_compression, apart)
         if key not in self._searches:
-            self._searches[key] = self._new_search(tiers, levers)
+            self._searches[key] = self._new_search(tiers, levers, apart=apart)
         return self._searches[key]
 
-    def _new_search(self, tiers: tuple[TierDemand, ...], levers: Levers) -> TierFleet:
+    def _new_search(self, tiers: tuple[TierDemand, ...], levers: Levers, *, apart: bool) -> TierFleet:
         tier = largest_tier(tiers)
         settings = tier.settings
         traffic = [member.settings.traffic for member in tiers]
@@ -198,6 +202,7 @@ class StackBills:
             else settings.max_model_len,
             kv_cache_dtype=settings.kv_cache_dtype if levers.kv_compression else "auto",
             gpus=settings.gpus,
+            host_memory_gib=settings.disaggregation.kv_store_gib if apart else 0.0,
         )
         hours = max(len(member.shape.weights) for member in tiers)
         series = [_tiled(member.requests_per_hour, hours) for member in tiers]
@@ -208,6 +213,7 @@ class StackBills:
                 settings.min_replicas,
                 settings.working_hours_replicas if not all(self.working) else 0,
                 settings.on_demand_floor,
+                settings.max_replicas if len(tiers) == 1 else None,
             ),
             [sum(rates) for rates in zip(*series, strict=True)],
             shape,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from planning.bill import Levers, TierBill
 from planning.plan import Plan, TierPlan
+from planning.savings import NEEDED_FIRST
 from settings import Problem, StackSettings
 
 _FEW_OFFERINGS = 3
@@ -24,13 +25,13 @@ def stack_warnings(
     lines: list[str] = []
     if over is not None:
         lines.append(f"over budget: {over}")
-    needed = [name for name in ("quantization", "batching", "routing") if getattr(baseline, name)]
+    needed = [name for name in NEEDED_FIRST if getattr(baseline, name)]
     if needed:
         lines.append(f"nothing here meets the targets without {' and '.join(needed)}, so the baseline has it too")
     for tier, part in zip(plan.tiers, bill, strict=True):
         lines += _tier_warnings(settings, tier, part)
     lines += [
-        f"without {step.lever} the month would be {-step.alone_usd:,.0f} USD cheaper: the load is too small for it"
+        f"without {step.lever} the month would be {-step.alone_usd:,.0f} USD cheaper"
         for step in plan.forecast.savings
         if step.alone_usd is not None and step.alone_usd < -_WORTH_SAYING_USD
     ]
@@ -63,9 +64,9 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
         yield f"tier {tier.name}: {tier.disaggregation.verdict}"
-    if tier.replicas.maximum < part.fleet.month.peak_replicas:
+    if tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
-            f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.peak_replicas} "
+            f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "
             "that the busiest hour needs; requests will wait longer than the target"
         )
     if tier.replicas.minimum == 1 and tier.replicas.on_demand_floor == 0 and spot:

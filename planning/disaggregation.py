@@ -41,8 +41,7 @@ def role_loads(option: Option, demand: Demand, network_mbps: float) -> RoleLoads
     decode = LoadModel(_without_prefill(speed), demand.workload, option.vllm.max_num_batched_tokens).largest(
         replace(demand.target, ttft_ms=math.inf), option.vllm.max_num_seqs
     )
-    cached = demand.workload.input_tokens * demand.workload.prefix_hit_rate
-    service = speed.prefill_s(demand.workload.input_tokens, cached)
+    service = speed.prefill_s(demand.workload.input_tokens, demand.workload.cached_tokens)
     room = demand.target.ttft_ms / 1000 - service - transfer_s
     if decode is None or room <= 0:
         return None

@@ -87,6 +87,8 @@ class FixedUsage:
     requests_per_month: float
     gb_per_month: float
     """Requests and answers on the wire."""
+    answers_gb_per_month: float
+    control_plane_logs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,9 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     add("traffic between zones", "data_transfer_inter_az", 2 * 2 * crossing * usage.gb_per_month, "GB")
     add("weights bucket", "s3_standard_storage", usage.checkpoints_gb, "GB")
     add("weights through NAT, once", "nat_gateway_data", usage.checkpoints_gb, "GB")
-    add("control plane logs", "cloudwatch_logs_ingest", LOG_GB_PER_MONTH, "GB assumed")
+    if usage.public_load_balancer:
+        add("answers to the internet", "data_transfer_internet_out", usage.answers_gb_per_month, "GB")
+    if usage.control_plane_logs:
+        add("control plane logs", "cloudwatch_logs_ingest", LOG_GB_PER_MONTH, "GB assumed")
     items.append(CostItem("KMS key", "fixed", None, KMS_KEY_USD_PER_MONTH, "1 key, list price, not verified"))
     return FixedCosts(tuple(items), tuple(prices))

@@ -26,6 +26,8 @@ class Availability:
     minimum: int
     working_hours: int
     on_demand_floor: int
+    maximum: int | None = None
+    """Most replicas that the settings allow; None: as many as the load takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +208,14 @@ class TierFleet:
                 for gpu, offered in self._market.of_size(option.gpus):
                     allowed = not self.demand.gpus or gpu.name in self.demand.gpus
                     if gpu is not option.gpu and allowed and sustains(option, self.demand, gpu, needed):
-                        members += [offer for offer in offered if hosts_pod(offer.instance, option.resources)]
+                        members += [
+                            offer
+                            for offer in offered
+                            if hosts_pod(offer.instance, option.resources, self.demand.host_memory_gib)
+                        ]
             else:
                 members += self._same_pod_on_cpu(option, needed)
+            members = list({member.instance.name: member for member in members}.values())
             self._pools[key] = worth_spot(members, own[0].on_demand_usd_per_hour) or (own[0],)
         pool = self._pools[key]
         # The on-demand fallback and floor buy the cheapest on-demand type, which must be in the list.
@@ -243,6 +250,7 @@ class TierFleet:
             cold_start_s=start,
             cooldown_s=self.cooldown_s(option),
             node_idle_s=self._costs.node_idle_s,
+            maximum=kept.maximum,
         )
 
     def cooldown_s(self, option: Option) -> float:

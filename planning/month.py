@@ -33,6 +33,8 @@ class ScalingRule:
     """Idle time before the last replica goes."""
     node_idle_s: float
     """Time an empty node is kept."""
+    maximum: int | None = None
+    """Most replicas; requests beyond them wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class ReplicaMonth:
     starts: float
     """Replicas started, each on a new node."""
     peak_replicas: int
+    needed_replicas: int
+    """What the busiest hour needs; above ``peak_replicas`` where a maximum holds them back."""
     by_hour: tuple[float, ...]
     """Mean replicas of every hour of the shape."""
 
@@ -60,7 +64,9 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[bool], r
 
     ``requests_per_hour`` are whole weeks from Monday 00:00, ``working`` a week's 168 working hours.
     """
-    wanted = [replicas_for(rate, rule) for rate in requests_per_hour]
+    needed = [replicas_for(rate, rule) for rate in requests_per_hour]
+    most = max(needed) if rule.maximum is None else rule.maximum
+    wanted = [min(replicas, most) for replicas in needed]
     peak = max(*wanted, rule.minimum, rule.working_hours, 0 if rule.may_sleep else 1)
     held: list[float] = []
     starts = waiting_hours = 0.0
@@ -76,9 +82,12 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[bool], r
         held.append(sleeping.awake_share * replicas)
         waiting_hours += sleeping.waiting_share * replicas
         starts += sleeping.new_nodes * replicas
-    # A step up between hours starts replicas on new nodes; each costs its start, and its idling out later.
+    # A step up between hours starts replicas on new nodes; each costs its start, and its idling out later. Of a tier
+    # that may sleep in the later hour, only the share counts that it is awake: its wake-ups are counted already.
     steps = sum(
-        after - before for before, after in zip([held[-1], *held], held, strict=False) if after > before and after >= 1
+        (after - before) * min(1.0, after)
+        for before, after in zip([held[-1], *held], held, strict=False)
+        if after > before
     )
     waiting_hours += steps * (rule.cold_start_s + rule.node_idle_s) / 3600
     per_month = HOURS_PER_MONTH / len(requests_per_hour)
@@ -88,6 +97,7 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[bool], r
         serving_hours=serving,
         starts=(starts + steps) * per_month,
         peak_replicas=peak,
+        needed_replicas=max(needed),
         by_hour=tuple(held),
     )
 

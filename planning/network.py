@@ -12,6 +12,9 @@ from settings import NAMESPACE, Network, Problem
 _ZONE_LETTERS = {"ca-central-1": "abd", "ap-northeast-1": "acd", "us-west-1": "ac"}
 
 
+_MOST_ZONES = 3
+
+
 def zones_of(region: str, settings: Network) -> tuple[str, ...]:
     """The zones of the stack: as set, or three of the region."""
     return settings.zones or tuple(region + letter for letter in _ZONE_LETTERS.get(region, "abc"))
@@ -24,6 +27,15 @@ def zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
         for position, zone in enumerate(settings.zones)
         if not zone.startswith(region) or len(zone) != len(region) + 1
     ]
+    if len(settings.zones) > _MOST_ZONES or len(set(settings.zones)) < len(settings.zones):
+        problems.append(
+            Problem(
+                f"{NAMESPACE}:network.zones",
+                list(settings.zones),
+                f"at most {_MOST_ZONES} different zones: each takes a quarter of the VPC, the last quarter is public",
+                "name each zone once",
+            )
+        )
     if settings.zones and len(set(settings.zones)) < least:
         problems.append(
             Problem(

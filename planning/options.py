@@ -97,6 +97,8 @@ class Demand:
     kv_cache_dtype: str
     gpus: tuple[str, ...] = ()
     """GPU models that may be used; empty: all."""
+    host_memory_gib: float = 0.0
+    """What a pod takes beside its own needs: the KV store of a disaggregated tier."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,9 +197,10 @@ def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tune
             yield Miss(label, reason)
             continue
         pod = vllm_pod(count)
-        hosts = tuple(offering for offering in offered if hosts_pod(offering.instance, pod))
+        hosts = tuple(offering for offering in offered if hosts_pod(offering.instance, pod, demand.host_memory_gib))
         if not hosts:
-            yield Miss(label, f"no instance type leaves {pod.cpu_cores:g} cores and {pod.memory_gib:g} GiB for the pod")
+            memory_gib = pod.memory_gib + demand.host_memory_gib
+            yield Miss(label, f"no instance type leaves {pod.cpu_cores:g} cores and {memory_gib:g} GiB for the pod")
             continue
         found = _vllm_limits(demand, checkpoint, gpu, count, tuned=tuned)
         if isinstance(found, Miss):
@@ -377,11 +380,11 @@ def vllm_pod(gpu_count: int) -> PodResources:
     )
 
 
-def hosts_pod(instance: InstanceType, pod: PodResources) -> bool:
-    """Whether a node of this type has room for the pod beside the node's daemons."""
+def hosts_pod(instance: InstanceType, pod: PodResources, more_memory_gib: float = 0.0) -> bool:
+    """Whether a node of this type has room for the pod, with some more memory, beside the node's daemons."""
     return (
         instance.allocatable_cpu >= pod.cpu_cores + DAEMON_CPU_CORES
-        and instance.allocatable_memory_gib >= pod.memory_gib + DAEMON_MEMORY_GIB
+        and instance.allocatable_memory_gib >= pod.memory_gib + more_memory_gib + DAEMON_MEMORY_GIB
         and instance.gpu_count == pod.gpus
     )
 

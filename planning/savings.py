@@ -34,13 +34,17 @@ OTHER_LEVERS = (
 )
 
 
+#: What a baseline may need before anything serves the targets at all.
+NEEDED_FIRST = ("prefix_caching", "kv_compression", "quantization", "batching", "routing")
+
+
 def baseline_levers(bills: StackBills) -> Levers:
     """Every lever off; where nothing serves that, as few of them on as it takes, in the order of the article.
 
     A target that no 16-bit fleet meets needs quantisation in the baseline too, and so on.
     """
     levers = Levers.none()
-    for lever in ("quantization", "batching", "routing"):
+    for lever in NEEDED_FIRST:
         try:
             bills.bill(levers)
         except Unservable:

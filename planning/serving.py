@@ -37,6 +37,11 @@ class Workload:
     prefix_hit_rate: float = 0.0
     arrival_cv: float = 1.0
 
+    @property
+    def cached_tokens(self) -> float:
+        """Prompt tokens found in the prefix cache; vLLM computes the last one anew in any case."""
+        return min(self.input_tokens * self.prefix_hit_rate, self.input_tokens - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -69,7 +74,7 @@ class LoadModel:
         self._workload = workload
         context = workload.input_tokens + workload.output_tokens / 2
         self._kv_bytes = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, context)
-        cached = workload.input_tokens * workload.prefix_hit_rate
+        cached = workload.cached_tokens
         self._prefill_s = speed.prefill_s(workload.input_tokens, cached)
         self._chunks = (workload.input_tokens - cached) / max_num_batched_tokens
         self._spread = (1 + workload.arrival_cv**2) / 2
@@ -144,7 +149,8 @@ class LoadModel:
         output, prefill = self._workload.output_tokens, self._prefill_s
         high = concurrency + _P95 * deviation
         step_high = self._speed.step_linear(self._kv_bytes, high)
-        if 1000 * (step_high + high * prefill / output) > target.tpot_ms:
+        # An answer of one token has no time between tokens.
+        if output > 1 and 1000 * (step_high + high * prefill / output) > target.tpot_ms:
             return False
         return self.at(concurrency).ttft_p95_ms <= target.ttft_ms
 

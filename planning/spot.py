@@ -94,7 +94,13 @@ def pool_price(
         interruptions += share * -math.log(1 - monthly) / HOURS_PER_MONTH
     if mix and not on_demand_fallback:
         # Without a fallback nothing else can be bought: what runs, runs on spot, and the rest waits.
-        mix = [MixShare(part.instance_type, "spot", part.share / (1 - left), part.usd_per_hour) for part in mix]
+        # Where no zone has capacity today, the cheapest is waited for.
+        whole = 1 - left or 1.0
+        weights = [part.share / whole if left < 1 else float(position == 0) for position, part in enumerate(mix)]
+        mix = [
+            MixShare(part.instance_type, "spot", weight, part.usd_per_hour)
+            for part, weight in zip(mix, weights, strict=True)
+        ]
         left = 0.0
     if left > 0:
         mix.append(MixShare(cheapest.instance.name, "on-demand", left, cheapest.on_demand_usd_per_hour))

@@ -168,13 +168,13 @@ class _Stack:
     def _fixed_usage(
         self, bill: tuple[TierBill, ...], nodes_usd: float, zones: int, nats: int, nodes: SystemNodesPlan
     ) -> FixedUsage:
-        requests = gigabytes = 0.0
+        requests = asked_gb = answered_gb = 0.0
         for demand in self.demands:
             traffic = demand.settings.traffic
             monthly = traffic.requests_per_day * DAYS_PER_MONTH
             requests += monthly
-            a_request = traffic.input_tokens * BYTES_PER_INPUT_TOKEN + traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN
-            gigabytes += monthly * a_request / 1e9
+            asked_gb += monthly * traffic.input_tokens * BYTES_PER_INPUT_TOKEN / 1e9
+            answered_gb += monthly * traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN / 1e9
         weights = {part.fleet.option.checkpoint.repository: part.fleet.option.checkpoint.weights_gb for part in bill}
         return FixedUsage(
             region=self.settings.region,
@@ -186,7 +186,9 @@ class _Stack:
             prometheus_gib=self.settings.observability.storage_gib,
             checkpoints_gb=sum(weights.values()),
             requests_per_month=requests,
-            gb_per_month=gigabytes,
+            gb_per_month=asked_gb + answered_gb,
+            answers_gb_per_month=answered_gb,
+            control_plane_logs=bool(self.settings.observability.control_plane_logs),
         )
 
     def _what_ifs(self, fixed: FixedCosts) -> tuple[WhatIf, ...]:
@@ -307,7 +309,11 @@ def _over_budget(settings: StackSettings, plan: Plan) -> Problem | None:
     figure = forecast.total.expected if budget.compare == "expected" else forecast.total.high
     if budget.monthly_usd is None or figure <= budget.monthly_usd:
         return None
-    fits = [what_if for what_if in forecast.what_ifs if what_if.expected_usd <= budget.monthly_usd]
+    fits = [
+        what_if
+        for what_if in forecast.what_ifs
+        if budget.compare == "expected" and what_if.expected_usd <= budget.monthly_usd
+    ]
     cheaper = max(fits, key=lambda what_if: what_if.expected_usd).name if fits else ""
     fixed_usd = sum(item.usd for item in forecast.items if item.category == "fixed")
     way_out = f"raise it to {math.ceil(figure):,}"

@@ -159,8 +159,9 @@ def _load(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise StackFileError(f"{path}:{line} is not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise StackFileError(f"{path}: is not YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # Explicit tags with a value that is none, keys that are lists, integers of thousands of digits.
+        raise StackFileError(f"{path}: cannot be read as YAML: {str(error)[:200]}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

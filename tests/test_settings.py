@@ -82,6 +82,9 @@ def test_settings_are_frozen() -> None:
         ({"budget": {"monthlyUsd": 0}}, "frugal-llm:budget.monthlyUsd is 0: should be greater than 0"),
         ({"budget": {"notify": ["nobody"]}}, "frugal-llm:budget.notify[0] is 'nobody'"),
         ({"network": {"vpcCidr": "10.0.0.0/8"}}, "must be a /16 to /20"),
+        ({"network": {"vpcCidr": "8.8.0.0/16"}}, "is a public block"),
+        ({"network": {"vpcCidr": "10.042.0.0/16"}}, "is no IPv4 block"),
+        ({"network": {"apiEndpointCidrs": ["0.0.0.0/0"]}}, "opens the Kubernetes API to everybody"),
         ({"network": {"ingressScheme": "internet-facing"}}, "needs certificateArn"),
         ({"capacity": {"amiAlias": "al2023@latest"}}, "latest is refused"),
         ({"tiers": []}, "frugal-llm:tiers"),
@@ -119,6 +122,29 @@ def test_working_hours_are_the_hours_between_the_cron_events() -> None:
     # The hour of the start counts whole, the end closes its own.
     assert monday == list(range(8, 18))
     assert not any(week[5 * 24 :])
+
+
+def test_working_hours_are_what_keda_makes_of_the_two_expressions() -> None:
+    # KEDA keeps the replicas while the next end comes before the next start. With an end on every day that is so from
+    # Friday evening, when the next start is Monday's, until Sunday's end.
+    daily_end = open_hours(WorkingHours(start="0 8 * * 1-5", end="0 18 * * *"))
+    assert daily_end[4 * 24 + 20]
+    assert not daily_end[6 * 24 + 20]
+    # With an end on Fridays only, the next start comes first on every other day.
+    friday_end = open_hours(WorkingHours(start="0 8 * * 1-5", end="0 18 * * 5"))
+    assert not any(friday_end[: 4 * 24])
+    assert friday_end[4 * 24 + 12]
+
+
+def test_sections_may_come_as_json_text_or_as_nothing() -> None:
+    reading = read("us-east-1", {"tiers": [tier()], "budget": '{"monthlyUsd": 5000}', "routing": None})
+    assert reading.problems == ()
+    assert reading.settings is not None
+    assert reading.settings.budget.monthly_usd == 5000
+
+
+def test_a_broken_tier_is_not_reported_as_a_missing_one() -> None:
+    assert len(problems(tiers=[tier(quantization="x")])) == 1
 
 
 def test_working_hours_may_cross_midnight_and_the_week() -> None:

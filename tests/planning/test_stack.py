@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planning.facts.instances import instance_type
 from planning.outputs import plan_outputs
 from planning.plan import Plan
 from planning.stack import plan_config
@@ -150,6 +151,8 @@ def test_a_disaggregated_tier_that_does_not_pay_says_so() -> None:
         ({"budget": {"monthlyUsd": 700}}, "frugal-llm:budget.monthlyUsd is 700.0: the cheapest plan is projected at"),
         ({"capacity": {"excludedInstanceTypes": ["g6.xxlarge"]}}, "no such instance type; did you mean g6.xlarge"),
         ({"network": {"zones": ["us-east-1a", "eu-west-1b"]}}, "is no zone of us-east-1"),
+        ({"network": {"zones": [f"us-east-1{letter}" for letter in "abcd"]}}, "at most 3 different zones"),
+        ({"network": {"zones": ["us-east-1a", "us-east-1a", "us-east-1b"]}}, "name each zone once"),
     ],
 )
 def test_a_name_or_wish_that_cannot_be_met_ends_with_the_way_out(changes: dict[str, Any], expected: str) -> None:
@@ -163,6 +166,47 @@ def test_the_suggested_target_really_works() -> None:
         "prod", tiers=tiers("prod", slo={"ttftMs": 1000, "tpotMs": float(suggested)})[1:], routing={}, budget={}
     )
     assert plan.tiers[0].serving.tpot_ms <= float(suggested)
+
+
+def test_a_target_that_only_prefix_hits_meet_has_a_baseline_with_them() -> None:
+    traffic = {"requestsPerDay": 1000, "inputTokens": 4000, "outputTokens": 150, "prefixHitRate": 0.9}
+    tier = {**tiers("prod")[0], "model": "Qwen/Qwen3-32B", "gpus": ["L40S"], "traffic": traffic}
+    plan = planned("prod", tiers=[{**tier, "slo": {"ttftMs": 250, "tpotMs": 60}}], routing={}, budget={})
+    assert any("without prefix_caching" in warning for warning in plan.warnings)
+
+
+def test_without_fallback_a_region_whose_spot_is_full_is_planned_all_the_same() -> None:
+    capacity = {"onDemandFallback": False}
+    tier = {**tiers("prod")[0], "minReplicas": 0, "slo": {"ttftMs": 2000, "tpotMs": 100}}
+    plan = planned("prod", region="ap-southeast-1", tiers=[tier], capacity=capacity, routing={}, budget={})
+    assert plan.forecast.total.expected > 0
+
+
+def test_replicas_beyond_the_maximum_are_neither_priced_nor_promised() -> None:
+    traffic = {"requestsPerDay": 2_000_000, "inputTokens": 900, "outputTokens": 150}
+    busy = {**tiers("prod")[0], "traffic": traffic, "minReplicas": 1}
+    free = planned("prod", tiers=[busy], routing={}, budget={})
+    held = planned("prod", tiers=[{**busy, "maxReplicas": 1}], routing={}, budget={})
+    assert held.forecast.tiers[0].expected_usd < free.forecast.tiers[0].expected_usd
+    assert any("maxReplicas 1 is below" in warning for warning in held.warnings)
+
+
+def test_a_tier_that_sleeps_at_night_starts_every_working_day() -> None:
+    items = {item.name: item.basis for item in planned("dev").forecast.items}
+    # 5 mornings in each of 730 / 168 weeks.
+    assert items["quality: images through NAT"].startswith("21.7 starts")
+
+
+def test_nodes_of_a_disaggregated_tier_have_room_for_its_kv_store() -> None:
+    tier = {**tiers("prod")[0], "minReplicas": 0, "disaggregation": {"enabled": True, "kvStoreGib": 32}}
+    plan = planned("prod", tiers=[tier], routing={}, budget={}).tiers[0]
+    least = min(instance_type(name).allocatable_memory_gib for name in plan.instance_types)
+    assert least >= plan.resources.memory_gib + 32
+
+
+def test_every_instance_type_stands_once_in_its_pool(plan: Plan) -> None:
+    for pool in plan.node_pools:
+        assert len(set(pool.instance_types)) == len(pool.instance_types)
 
 
 def test_a_warned_budget_plans_all_the_same() -> None:
