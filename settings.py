@@ -156,7 +156,7 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         alias_generator=to_camel,
-        validate_by_name=True,
+        validate_by_name=False,
         validate_by_alias=True,
     )
 
@@ -227,6 +227,12 @@ class TierSettings(Settings):
     """GPU models that may be used; empty: all that fit."""
     disaggregation: Disaggregation = Disaggregation()
     """Prefill and decode apart."""
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name == "system":
+            raise PydanticCustomError("name", "the name system is taken by the nodes of the controllers")
+        return self
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:

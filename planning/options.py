@@ -47,6 +47,10 @@ LEAST_COMPUTE_CAPABILITY = {
 #: vLLM has no INT8 kernels for Blackwell (compute capability 10 and above): its documentation sends people to fp8.
 INT8_ENDS_BELOW = (10, 0)
 
+#: bf16 begins with Ampere. vLLM runs other models in fp16 below it, but not Gemma, whose activations overflow there.
+BF16_LEAST_COMPUTE_CAPABILITY = (8, 0)
+_NEEDS_BF16 = "google/gemma"
+
 #: An fp8 KV cache needs it with the Triton attention backend (vLLM 0.33.0).
 FP8_KV_LEAST_COMPUTE_CAPABILITY = (8, 9)
 
@@ -236,6 +240,8 @@ def unsupported(
         return f"vLLM has no int8 kernels for the {gpu.name}"
     if kv_cache_dtype.startswith("fp8") and gpu.compute_capability < FP8_KV_LEAST_COMPUTE_CAPABILITY:
         return f"the {gpu.name} cannot keep its KV cache in fp8"
+    if gpu.compute_capability < BF16_LEAST_COMPUTE_CAPABILITY and architecture.model_id.startswith(_NEEDS_BF16):
+        return f"the {gpu.name} has no bf16, and vLLM refuses this model in fp16"
     if gpu.bf16_tflops is None:
         return f"no published speed of the {gpu.name}"
     heads, kv_heads = architecture.attention_heads, architecture.kv_heads

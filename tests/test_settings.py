@@ -55,6 +55,11 @@ def test_settings_are_frozen() -> None:
         ),
         ({"tiers": [tier(minReplicas=True)]}, "frugal-llm:tiers[0].minReplicas is True: must be a number"),
         ({"tiers": [tier(name="Fast tier")]}, "frugal-llm:tiers[0].name is 'Fast tier': must match"),
+        ({"tiers": [tier(name="system")]}, "the name system is taken"),
+        (
+            {"routing": {"default_tier": "fast"}},
+            "frugal-llm:routing.default_tier: is no setting; did you mean defaultTier",
+        ),
         ({"tiers": [tier(maxReplicas=1, minReplicas=2)]}, "maxReplicas 1 is below minReplicas 2"),
         ({"tiers": [tier(onDemandFloor=1)]}, "onDemandFloor 1 is above minReplicas 0"),
         (

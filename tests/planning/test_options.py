@@ -40,6 +40,13 @@ def test_a_gpu_runs_what_vllm_has_kernels_for(method: str, gpu_name: str, count:
     assert (unsupported(model(LLAMA_70B), checkpoint(method), gpu(gpu_name), count, dtype) == "") is works
 
 
+def test_gemma_needs_bf16_which_a_t4_has_not() -> None:
+    gemma = model("google/gemma-3-4b-it")
+    own = checkpoints("google/gemma-3-4b-it")[0]
+    assert "no bf16" in unsupported(gemma, own, gpu("T4"), 1)
+    assert unsupported(gemma, own, gpu("L4"), 1) == ""
+
+
 @pytest.mark.parametrize(
     ("gpu_name", "sequences", "tokens"),
     [("L4", 256, 2048), ("A100-80GB", 256, 2048), ("H100", 1024, 8192), ("B200", 1024, 16384)],
