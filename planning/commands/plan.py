@@ -1,0 +1,28 @@
+"""``plan``: the plan and the cost of a stack file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from planning.commands.common import as_json
+from planning.outputs import plan_outputs
+from planning.stack import plan_config
+from planning.stackfile import read_stack
+
+
+def configure(command: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    command.add_argument("stackfile", type=Path, metavar="STACKFILE")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Return what the command prints."""
+    stack = read_stack(arguments.stackfile)
+    _, plan = plan_config(stack.region, stack.values, stack.encrypted)
+    if arguments.json:
+        return as_json(plan_outputs(plan))
+    from planning.report.terminal import report  # noqa: PLC0415 (rich is slow to import, and data needs none of it)
+
+    return report(plan, stack.stack_name, color=sys.stdout.isatty())
