@@ -198,6 +198,15 @@ class Disaggregation(Settings):
     """A second level that all replicas share: none, or the stack's bucket."""
 
 
+class ApiPrice(Settings):
+    """An API's prices, USD per million tokens without tax; APIs bill prompts and answers apart."""
+
+    input: NotNegative
+    """Of prompts."""
+    output: NotNegative
+    """Of answers."""
+
+
 class TierSettings(Settings):
     """One tier: a model behind one value of the routing header."""
 
@@ -209,6 +218,9 @@ class TierSettings(Settings):
     """``auto`` takes the cheapest that exists and meets the target; ``gguf`` runs on CPU."""
     max_model_len: Annotated[int, BeforeValidator(_not_boolean), Field(ge=128)] = 8192
     """Longest prompt and answer together, tokens."""
+    max_quality_loss_percent: Annotated[NotNegative, Field(le=100)] | None = None
+    """Most of the 16-bit model's benchmark scores that quantisation may cost, by published results. Left out: 3 under
+    ``auto``, and no limit for a quantization asked for by name."""
     kv_cache_dtype: KvCacheDtype = "auto"
     """``fp8`` halves the cache's memory; ``auto`` is the model's 16 bit."""
     slo: LatencyTarget
@@ -227,6 +239,8 @@ class TierSettings(Settings):
     """GPU models that may be used; empty: all that fit."""
     disaggregation: Disaggregation = Disaggregation()
     """Prefill and decode apart."""
+    api_usd_per_million_tokens: ApiPrice | None = None
+    """What an API asks for the same model: the plan then says from how many requests a day serving it yourself pays."""
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:

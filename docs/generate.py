@@ -21,6 +21,7 @@ SECTIONS = {
     settings.LatencyTarget: "tiers[].slo",
     settings.Traffic: "tiers[].traffic",
     settings.Disaggregation: "tiers[].disaggregation",
+    settings.ApiPrice: "tiers[].apiUsdPerMillionTokens",
     settings.Routing: "routing",
     settings.Capacity: "capacity",
     settings.Schedule: "schedule",

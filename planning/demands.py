@@ -4,6 +4,7 @@ out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from planning.bill import TierDemand, methods_of
@@ -11,8 +12,13 @@ from planning.facts.checkpoints import Checkpoint, checkpoints
 from planning.facts.gpus import gpus
 from planning.facts.instances import Offering, instance_types, offerings, regions
 from planning.facts.models import Architecture, models
+from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
 from planning.traffic import profile_names, shape
 from settings import NAMESPACE, Capacity, Problem, TierSettings, did_you_mean
+
+#: What ``auto`` may lose when the settings do not say: the upper end of the 1 to 3 % that arXiv 2411.02355 (500,000
+#: evaluations) reports for integer formats it recommends; 4 bit of an 8B model lies within it.
+DEFAULT_MAX_QUALITY_LOSS_PERCENT = 3.0
 
 
 def region_problems(region: str) -> list[Problem]:
@@ -73,12 +79,14 @@ def tier_demand(
                 f"use at most {architecture.max_context}",
             )
         )
-    usable, methods = _checkpoints(tier, architecture)
-    if not methods and tier.quantization == "auto":
+    usable, asked = _checkpoints(tier, architecture)
+    methods, too_lossy = _acceptable(tier, path, architecture, asked)
+    problems += too_lossy
+    if not asked and tier.quantization == "auto":
         named = ", ".join(sorted(methods_of(checkpoints(tier.model))))
         limit = f"nobody has verified a checkpoint of {tier.model} that runs on GPUs"
         problems.append(Problem(f"{path}.quantization", "auto", limit, f"check it and ask for it by name: {named}"))
-    elif not methods:
+    elif not asked:
         have = sorted(methods_of(checkpoints(tier.model)))
         problems.append(
             Problem(
@@ -93,10 +101,17 @@ def tier_demand(
     return TierDemand(tier, architecture, usable, methods, week), []
 
 
-def _checkpoints(tier: TierSettings, architecture: Architecture) -> tuple[tuple[Checkpoint, ...], frozenset[str]]:
-    """All checkpoints that may serve the tier under some lever, and the methods that its setting allows.
+def quality_loss(tier: TierSettings, params_billion: float, checkpoint: Checkpoint) -> QualityLoss:
+    """What a checkpoint and the tier's KV cache are expected to lose against 16 bit together."""
+    dtype = "auto" if checkpoint.method.startswith("gguf") else tier.kv_cache_dtype
+    return checkpoint_loss(params_billion, checkpoint) + kv_cache_loss(params_billion, dtype)
 
-    ``auto`` leaves out repositories that nobody has seen and GGUF, which runs on CPUs and must be asked for.
+
+def _checkpoints(tier: TierSettings, architecture: Architecture) -> tuple[tuple[Checkpoint, ...], list[Checkpoint]]:
+    """All checkpoints that may serve the tier under some lever, and those that its setting asks for.
+
+    ``auto`` leaves out repositories that nobody has seen. It takes GGUF, which runs on CPUs, unless the tier names GPUs
+    or something that only vLLM does.
     """
     wanted = tier.quantization
     by_method = methods_of(checkpoints(architecture.model_id))
@@ -107,11 +122,43 @@ def _checkpoints(tier: TierSettings, architecture: Architecture) -> tuple[tuple[
         for checkpoint in group
         if checkpoint.verified or method == wanted
     )
+    needs_vllm = tier.gpus or tier.disaggregation.enabled or tier.kv_cache_dtype != "auto"
+    on_cpu = by_method.get("gguf", ())
     if wanted == "auto":
-        return on_gpu, frozenset(checkpoint.method for checkpoint in on_gpu)
-    asked = by_method.get(wanted, ())
-    usable = (*on_gpu, *asked) if wanted == "gguf" else on_gpu
-    return usable, frozenset(checkpoint.method for checkpoint in asked)
+        on_cpu = () if needs_vllm else tuple(checkpoint for checkpoint in on_cpu if checkpoint.verified)
+        return (*on_gpu, *on_cpu), [*on_gpu, *on_cpu]
+    return (*on_gpu, *on_cpu) if wanted == "gguf" else on_gpu, list(by_method.get(wanted, ()))
+
+
+def _acceptable(
+    tier: TierSettings, path: str, architecture: Architecture, asked: Sequence[Checkpoint]
+) -> tuple[frozenset[str], list[Problem]]:
+    """The methods among ``asked`` whose quality loss the settings accept, and the problem where none is."""
+    limit = tier.max_quality_loss_percent
+    if limit is None:
+        limit = DEFAULT_MAX_QUALITY_LOSS_PERCENT if tier.quantization == "auto" else math.inf
+    losses = [(quality_loss(tier, architecture.params_billion, one), one.method) for one in asked]
+    methods = frozenset(method for loss, method in losses if loss.percent <= limit)
+    if methods or not asked:
+        return methods, []
+    least, method = min(losses, key=lambda entry: entry[0].percent)
+    on_gpu = [one for one in checkpoints(architecture.model_id) if one.verified and not one.method.startswith("gguf")]
+    others = {one.method for one in on_gpu if quality_loss(tier, architecture.params_billion, one).percent <= limit}
+    way_out = f"accept {least.percent:g}"
+    if others:
+        way_out = f"choose quantization {' or '.join(sorted(others))}, or {way_out}"
+    elif tier.kv_cache_dtype != "auto":
+        way_out = f"leave kvCacheDtype out, or {way_out}"
+    what = f"{method} with a {tier.kv_cache_dtype} KV cache" if tier.kv_cache_dtype != "auto" else method
+    return methods, [
+        Problem(
+            f"{path}.maxQualityLossPercent",
+            limit,
+            f"{what} of {tier.model} is expected to lose {least.percent:g} %, {least.percent - limit:.1f} points more "
+            f"({least.source})",
+            way_out,
+        )
+    ]
 
 
 def _gpu_problems(tier: TierSettings, path: str, offered: Sequence[Offering]) -> list[Problem]:

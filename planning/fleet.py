@@ -300,9 +300,9 @@ def _is_own(fleet: Fleet) -> bool:
     return fleet.pool[0] in fleet.option.offerings
 
 
-def _order(fleet: Fleet) -> tuple[bool, float, int]:
+def _order(fleet: Fleet) -> tuple[bool, float, float]:
     """Tuned for what will run first; then by price to the cent, then by quality loss.
 
     A fleet that would mostly run on another option's GPU is that option, described worse.
     """
-    return not _is_own(fleet), round(fleet.usd, 2), fleet.option.loss_rank
+    return not _is_own(fleet), round(fleet.usd, 2), fleet.option.quality_loss_percent

@@ -19,6 +19,7 @@ from planning.facts.cpus import cpus
 from planning.facts.gpus import Gpu, gpus
 from planning.facts.instances import InstanceType, Offering
 from planning.facts.models import Architecture
+from planning.facts.quality import checkpoint_loss
 from planning.memory import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     GIB,
@@ -53,22 +54,6 @@ _NEEDS_BF16 = "google/gemma"
 
 #: An fp8 KV cache needs it with the Triton attention backend (vLLM 0.33.0).
 FP8_KV_LEAST_COMPUTE_CAPABILITY = (8, 9)
-
-#: Published quality loss, least first (arXiv 2411.02355; llama.cpp PR 6936): what decides between equal prices.
-LEAST_LOSS_FIRST = (
-    "fp16",
-    "fp8",
-    "gguf-q8_0",
-    "int8",
-    "gguf-q6_k",
-    "gguf-q5_k_m",
-    "nvfp4",
-    "mxfp4",
-    "w4a16",
-    "awq",
-    "gptq",
-    "gguf-q4_k_m",
-)
 
 #: What ``--max-num-batched-tokens`` is chosen from: more speeds prompts up, and costs activation memory.
 BATCHED_TOKENS = (2048, 4096, 8192)
@@ -123,11 +108,8 @@ class Option:
     image_gb: float
     """Compressed size of the engine's image."""
 
-    @property
-    def loss_rank(self) -> int:
-        """Place of the quantisation method among all by quality loss; 0 loses nothing."""
-        method = self.checkpoint.method
-        return LEAST_LOSS_FIRST.index(method) if method in LEAST_LOSS_FIRST else len(LEAST_LOSS_FIRST)
+    quality_loss_percent: float
+    """Expected, of the weights' format; decides between equal prices."""
 
     @property
     def label(self) -> str:
@@ -223,6 +205,7 @@ def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tune
             cold_start=vllm_cold_start(checkpoint.weights_gb),
             cost_band=cost_band(gpu, count),
             image_gb=VLLM_IMAGE_GB,
+            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
         )
 
 
@@ -434,4 +417,5 @@ def _cpu_options(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iter
             cold_start=llama_cpp_cold_start(checkpoint.weights_gb, instance.network_baseline_mbps or 1000),
             cost_band=cost_band(None, 0),
             image_gb=LLAMA_CPP_IMAGE_GB,
+            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
         )

@@ -51,6 +51,7 @@ class TierOutput(TypedDict):
 
     checkpoint: str
     quantization: str
+    qualityLossPercent: float
     engine: str
     gpu: str | None
     gpusPerReplica: int
@@ -124,6 +125,7 @@ def _tier(tier: TierPlan) -> TierOutput:
     return TierOutput(
         checkpoint=tier.checkpoint.repository,
         quantization=tier.checkpoint.method,
+        qualityLossPercent=round(tier.checkpoint.quality_loss_percent, 2),
         engine=tier.engine,
         gpu=tier.gpu,
         gpusPerReplica=tier.gpus_per_replica,

@@ -22,6 +22,9 @@ class CheckpointChoice:
     weights_gib: float
     gated: bool
     """The repository answers only to a Hugging Face token whose owner accepted the licence."""
+    quality_loss_percent: float
+    """Expected, of the 16-bit model's benchmark scores, with that of the KV cache's format."""
+    quality_loss_source: str
 
 
 @dataclass(frozen=True, slots=True)

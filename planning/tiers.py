@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
 from planning.cold_start import timeouts
+from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
 from planning.month import replicas_for
@@ -64,6 +65,7 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
     times = timeouts(option.cold_start, fleet.rule.cooldown_s)
     replicas = _replica_range(settings, demand, part, bills)
+    loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
     peak_rate = max(demand.requests_per_hour) * demand.shape.peak_within_hour / 3600
     return TierPlan(
         name=tier.name,
@@ -75,6 +77,8 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
             method=option.checkpoint.method,
             weights_gib=option.checkpoint.weights_gb * 1e9 / 2**30,
             gated=demand.architecture.gated and option.checkpoint.repository == tier.model,
+            quality_loss_percent=loss.percent,
+            quality_loss_source=loss.source,
         ),
         gpu=option.gpu.name if option.gpu else None,
         gpus_per_replica=option.gpus,

@@ -9,8 +9,8 @@ from planning.commands.common import UsageError, add_replica, as_json, checkpoin
 from planning.facts.checkpoints import Checkpoint, checkpoints
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.models import Architecture
+from planning.facts.quality import checkpoint_loss
 from planning.memory import BITS_PER_WEIGHT, MemoryFit
-from planning.options import LEAST_LOSS_FIRST
 from planning.speed import cost_band, gpu_speed
 
 
@@ -86,7 +86,8 @@ def _fitting(arguments: argparse.Namespace, architecture: Architecture) -> tuple
         return checkpoint, memory
     reasons: list[str] = []
     known = [entry for entry in checkpoints(architecture.model_id) if entry.method in BITS_PER_WEIGHT]
-    for checkpoint in sorted(known, key=lambda entry: LEAST_LOSS_FIRST.index(entry.method)):
+    size = architecture.params_billion
+    for checkpoint in sorted(known, key=lambda entry: checkpoint_loss(size, entry).percent):
         try:
             memory = memory_of(arguments, architecture, checkpoint)
         except UsageError as error:

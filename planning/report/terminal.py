@@ -140,6 +140,10 @@ def _tiers(console: Console, plan: Plan) -> None:
         "over input and output tokens at this stack's load; full: with every replica at its largest rate all the time.",
         style="dim",
     )
+    for tier in plan.tiers:
+        choice = tier.checkpoint
+        loss = f"{choice.quality_loss_percent:.1f} % of the 16-bit scores" if choice.quality_loss_percent else "nothing"
+        _wrapped(console, f"{tier.name} is expected to lose {loss} ({choice.quality_loss_source}).", style="dim")
 
 
 def _hardware(tier: TierPlan) -> str:

@@ -43,7 +43,12 @@ QUALITY = TierPlan(
     served_model_names=("quality", "meta-llama/Llama-3.3-70B-Instruct"),
     engine="vllm",
     checkpoint=CheckpointChoice(
-        repository="RedHatAI/Llama-3.3-70B-Instruct-quantized.w4a16", method="w4a16", weights_gib=37.1, gated=False
+        repository="RedHatAI/Llama-3.3-70B-Instruct-quantized.w4a16",
+        method="w4a16",
+        weights_gib=37.1,
+        gated=False,
+        quality_loss_percent=0.5,
+        quality_loss_source="sample",
     ),
     gpu="L40S",
     gpus_per_replica=4,
@@ -90,7 +95,12 @@ FAST = replace(
     model_id="meta-llama/Llama-3.1-8B-Instruct",
     served_model_names=("fast", "meta-llama/Llama-3.1-8B-Instruct"),
     checkpoint=CheckpointChoice(
-        repository="meta-llama/Llama-3.1-8B-Instruct", method="fp16", weights_gib=15.0, gated=True
+        repository="meta-llama/Llama-3.1-8B-Instruct",
+        method="fp16",
+        weights_gib=15.0,
+        gated=True,
+        quality_loss_percent=0.5,
+        quality_loss_source="sample",
     ),
     gpu="L4",
     gpus_per_replica=1,
@@ -118,7 +128,12 @@ SMALL = replace(
     served_model_names=("small", "meta-llama/Llama-3.1-8B-Instruct"),
     engine="llama.cpp",
     checkpoint=CheckpointChoice(
-        repository="bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", method="gguf-q4_k_m", weights_gib=4.6, gated=False
+        repository="bartowski/Meta-Llama-3.1-8B-Instruct-GGUF",
+        method="gguf-q4_k_m",
+        weights_gib=4.6,
+        gated=False,
+        quality_loss_percent=0.5,
+        quality_loss_source="sample",
     ),
     gpu=None,
     gpus_per_replica=0,
@@ -138,7 +153,12 @@ SPLIT = replace(
     name="split",
     served_model_names=("split",),
     checkpoint=CheckpointChoice(
-        repository="RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", method="fp8", weights_gib=67.7, gated=False
+        repository="RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic",
+        method="fp8",
+        weights_gib=67.7,
+        gated=False,
+        quality_loss_percent=0.5,
+        quality_loss_source="sample",
     ),
     replicas=ReplicaRange(minimum=3, maximum=8, on_demand_floor=0, working_hours=3),
     disaggregation=DisaggregationPlan(

@@ -8,7 +8,6 @@ from planning.facts.models import model
 from planning.options import (
     DAEMON_CPU_CORES,
     DAEMON_MEMORY_GIB,
-    LEAST_LOSS_FIRST,
     unsupported,
     vllm_default_limits,
 )
@@ -54,11 +53,6 @@ def test_gemma_needs_bf16_which_a_t4_has_not() -> None:
 def test_default_limits_are_those_of_the_api_server(gpu_name: str, sequences: int, tokens: int) -> None:
     limits = vllm_default_limits(gpu(gpu_name), max_model_len=8192, gpus=1, kv_cache_dtype="auto")
     assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (sequences, tokens)
-
-
-def test_every_method_of_a_checkpoint_that_may_be_planned_has_its_place_by_loss() -> None:
-    methods = {entry.method for entry in checkpoints(LLAMA_70B)}
-    assert methods <= set(LEAST_LOSS_FIRST)
 
 
 def test_the_allowance_for_a_nodes_daemons_covers_what_they_request() -> None:
