@@ -33,6 +33,8 @@ class CostByTier(TypedDict):
     replicaHours: float
     spotShare: float
     utilization: float
+    apiUsd: float | None
+    breakEvenRequestsPerDay: float | None
 
 
 class Saving(TypedDict):
@@ -100,6 +102,8 @@ def plan_outputs(plan: Plan) -> PlanOutputs:
                 replicaHours=round(cost.replica_hours, 1),
                 spotShare=round(cost.spot_share, 4),
                 utilization=round(cost.utilization, 4),
+                apiUsd=None if cost.api_usd is None else round(cost.api_usd, 2),
+                breakEvenRequestsPerDay=cost.break_even_requests_per_day and round(cost.break_even_requests_per_day),
             )
             for cost in forecast.tiers
         },
@@ -115,7 +119,7 @@ def plan_outputs(plan: Plan) -> PlanOutputs:
             for step in forecast.savings
         ],
         plan={tier.name: _tier(tier) for tier in plan.tiers},
-        warnings=list(plan.warnings),
+        warnings=[*plan.warnings, *plan.advice],
     )
 
 

@@ -288,6 +288,10 @@ class TierCost:
     spot_share: float
     utilization: float
     """Requests served over requests that the paid replica hours could have served."""
+    api_usd: float | None = None
+    """The same month at the API prices of the settings; None without them."""
+    break_even_requests_per_day: float | None = None
+    """From here on serving it yourself is cheaper than the API; None: never, or no prices given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +361,8 @@ class Plan:
     forecast: Forecast
     alternatives: tuple[Alternative, ...]
     warnings: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+    """What not to do, with the figure that says so."""
 
     def tier(self, name: str) -> TierPlan:
         """Give the tier called ``name``; KeyError when there is none."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from planning import tiers as tier_plans
+from planning.advice import advice, with_api
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.cautions import stack_warnings
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
@@ -116,13 +117,16 @@ class _Stack:
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
         total, drivers = month_range(self.bills, bill, fixed.usd)
+        costs, against_apis = with_api(
+            tier_costs(self.demands, self.bills, bill), self.demands, self.bills, bill, fixed.usd
+        )
         as_of = _oldest(bill, fixed)
         forecast = Forecast(
             total=total,
             baseline_usd=baseline.usd,
             baseline_description=baseline.description,
             items=(*tier_plans.compute_items(bill), *fixed.items),
-            tiers=tier_costs(self.demands, self.bills, bill),
+            tiers=costs,
             savings=waterfall(self.bills, fixed.usd, baseline.levers, baseline.usd, expected),
             drivers=drivers,
             what_ifs=self._what_ifs(fixed),
@@ -141,6 +145,7 @@ class _Stack:
             forecast=forecast,
             alternatives=tier_plans.alternatives(self.bills, bill, self.demands),
             warnings=(),
+            advice=(*against_apis, *advice(self.demands, self.bills, bill)),
         )
         over = _over_budget(self.settings, plan)
         if over and self.settings.budget.when_exceeded == "fail":

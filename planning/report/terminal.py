@@ -141,9 +141,14 @@ def _tiers(console: Console, plan: Plan) -> None:
         style="dim",
     )
     for tier in plan.tiers:
-        choice = tier.checkpoint
+        choice, cost = tier.checkpoint, costs[tier.name]
         loss = f"{choice.quality_loss_percent:.1f} % of the 16-bit scores" if choice.quality_loss_percent else "nothing"
         _wrapped(console, f"{tier.name} is expected to lose {loss} ({choice.quality_loss_source}).", style="dim")
+        if cost.api_usd is not None:
+            even = cost.break_even_requests_per_day
+            pays = f"pays from {even:,.0f} requests a day" if even else "never pays"
+            line = f"{tier.name} would be {money(cost.api_usd)} at the API's prices; serving it yourself {pays}."
+            _wrapped(console, line, style="dim")
 
 
 def _hardware(tier: TierPlan) -> str:
@@ -229,6 +234,10 @@ def _warnings(console: Console, plan: Plan) -> None:
     _heading(console, "Warnings")
     for warning in plan.warnings:
         _wrapped(console, warning, first="  ! ", rest="    ", style="yellow")
+    if plan.advice:
+        _heading(console, "Better not")
+    for line in plan.advice:
+        _wrapped(console, line, first="  - ", rest="    ")
 
 
 def plain_table(

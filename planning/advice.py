@@ -1,0 +1,269 @@
+"""What not to do for this stack: levers that people reach for and that lose here, each with its own figures."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.fleet import Uncertainty
+from planning.memory import fit
+from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option
+from planning.plan import TierCost
+from planning.speed import ReplicaSpeed, bf16_flops, compute_flops, gpu_speed
+from planning.traffic import DAYS_PER_MONTH
+
+#: Speculative decoding with a draft model: 1.5 times faster at one request a second, 1.4 to 1.8 times slower at high
+#: rates (70B on four H100, vLLM blog of 2024-10).
+SPECULATIVE_GAIN_UNLOADED = 1.5
+
+#: Tokens drafted a step: the number in the examples of vLLM's documentation.
+DRAFTED_TOKENS = 5
+
+_FOUR_BIT = frozenset({"awq", "gptq", "w4a16"})
+_EIGHT_BIT = frozenset({"fp8", "int8"})
+_WORTH_SAYING_USD = 5.0
+_MOST_CONCURRENCY = 2048
+
+#: How far from today's traffic a break-even is looked for.
+_LEAST_FACTOR, _MOST_FACTOR, _FACTOR_STEP = 1e-3, 1e4, 1.5
+
+
+def advice(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[TierBill]) -> tuple[str, ...]:
+    """All that the stack's owner may think of and had better not do, one line each."""
+    lines: list[str] = []
+    for demand, part in zip(demands, bill, strict=True):
+        option = part.fleet.option
+        found = [_quality_limit(demand, part, bills)]
+        if option.gpu is not None:
+            found += [_fp8_cache(demand, part, bills), _speculation(part), _four_bit(part)]
+        lines += [f"tier {part.name}: {line}" for line in found if line]
+    return tuple(lines)
+
+
+def _quality_limit(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
+    """What the accepted quality loss costs, where it costs something."""
+    if demand.settings.quantization != "auto":
+        return ""
+    refused = frozenset(option.checkpoint.method for option in part.search.options(bills.policy(Levers())))
+    fleet = part.search.choose(bills.policy(Levers()), refused - demand.methods)
+    if fleet is None or part.fleet.usd - fleet.usd < _WORTH_SAYING_USD:
+        return ""
+    return (
+        f"the accepted quality loss rules out {fleet.option.label}, which would cost {fleet.usd:,.0f} USD a month "
+        f"instead of {part.fleet.usd:,.0f} and lose {fleet.option.quality_loss_percent:g} %"
+    )
+
+
+def _fp8_cache(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
+    """An fp8 KV cache that does not pay, or whose GPU would have to be another."""
+    option, needed = part.fleet.option, ".".join(map(str, FP8_KV_LEAST_COMPUTE_CAPABILITY))
+    if option.gpu is None or option.vllm is None:
+        return ""
+    if demand.settings.kv_cache_dtype != "auto":
+        without = bills.tier_bill(demand, replace(Levers(), kv_compression=False))
+        if without.usd - part.usd >= _WORTH_SAYING_USD:
+            return ""
+        return (
+            f"the fp8 KV cache saves nothing: with 16 bit the month is {without.usd:,.0f} USD on "
+            f"{without.fleet.option.label} instead of {part.usd:,.0f}; GPUs below compute capability {needed} (A10G, "
+            "A100, T4) cannot keep it"
+        )
+    if option.gpu.compute_capability >= FP8_KV_LEAST_COMPUTE_CAPABILITY:
+        return ""
+    able = [
+        part.search.fleet(other, bills.policy(Levers()))
+        for other in part.search.options(bills.policy(Levers()))
+        if other.gpu is not None
+        and other.gpu.compute_capability >= FP8_KV_LEAST_COMPUTE_CAPABILITY
+        and other.checkpoint.method in demand.methods
+    ]
+    # An option's pool may hold other GPUs that carry its pod; here none of those that cannot keep the cache.
+    names = {fleet.option.gpu.name for fleet in able if fleet.option.gpu}
+    instead = min(
+        (fleet for fleet in able if all(offering.instance.gpu in names for offering in fleet.pool)),
+        key=lambda fleet: fleet.usd,
+        default=None,
+    )
+    held = option.load.sequences_p999
+    room = _sequences_in_cache(part, option)
+    have = ".".join(map(str, option.gpu.compute_capability))
+    move = (
+        f"; the cheapest GPU that can, {instead.option.label}, takes {instead.usd:,.0f} USD a month instead of "
+        f"{part.fleet.usd:,.0f}"
+        if instead
+        else ""
+    )
+    gain = f"the cache has room for {room:.0f} requests, the plan runs {held} at most" + (
+        ", so more of it gains nothing" if room >= held + 1 else ": it would gain capacity only"
+    )
+    return f"no fp8 KV cache: vLLM needs compute capability {needed}, the {option.gpu.name} has {have}{move}; {gain}"
+
+
+def _sequences_in_cache(part: TierBill, option: Option) -> float:
+    limits, demand = option.vllm, part.search.demand
+    assert limits is not None
+    assert option.gpu is not None
+    memory = fit(
+        demand.architecture,
+        option.checkpoint,
+        option.gpu,
+        option.gpus,
+        max_model_len=limits.max_model_len,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        kv_cache_dtype=limits.kv_cache_dtype,
+        gpu_memory_utilization=limits.gpu_memory_utilization,
+    )
+    return memory.kv_tokens / (demand.workload.input_tokens + demand.workload.output_tokens)
+
+
+def _speed(part: TierBill, option: Option) -> ReplicaSpeed:
+    assert option.gpu is not None
+    dtype = option.vllm.kv_cache_dtype if option.vllm else "auto"
+    return gpu_speed(part.search.demand.architecture, option.checkpoint, option.gpu, option.gpus, dtype)
+
+
+def speculative_gain(speed: ReplicaSpeed, sequences: float, context_tokens: float) -> float:
+    """How many times faster speculative decoding makes a replica that runs ``sequences`` requests; below 1: slower.
+
+    The published gain at one request, times how the two steps grow from there: a step that verifies drafts computes
+    for ``DRAFTED_TOKENS`` more tokens a request and reads weights and KV cache once, as the plain one does.
+    """
+
+    def slowdown(running: float) -> float:
+        plain = speed.step_s(running, context_tokens)
+        cache = plain - speed.step_s(running, 0)
+        return (speed.step_s((DRAFTED_TOKENS + 1) * running, 0) + cache) / plain
+
+    return SPECULATIVE_GAIN_UNLOADED * slowdown(1) / slowdown(sequences)
+
+
+def _speculation(part: TierBill) -> str:
+    """Speculative decoding where the planned concurrency is beyond the point at which it slows the replica down."""
+    option, workload = part.fleet.option, part.search.demand.workload
+    context = workload.input_tokens + workload.output_tokens / 2
+    speed, planned = _speed(part, option), option.load.concurrency
+    gain = speculative_gain(speed, max(1.0, planned), context)
+    if gain >= 1:
+        return ""
+    most = bisect.bisect_right(
+        range(1, _MOST_CONCURRENCY), -1.0, key=lambda running: -speculative_gain(speed, running, context)
+    )
+    return (
+        f"no speculative decoding: {SPECULATIVE_GAIN_UNLOADED:g} times faster at one request (vLLM blog, 2024-10) "
+        f"turns into {gain:.2f} at the {planned:.0f} requests a replica is planned to run; above {most} it slows "
+        "answers down, so it saves no node"
+    )
+
+
+def _four_bit(part: TierBill) -> str:
+    """A 4-bit checkpoint on a GPU that holds an 8-bit one and computes in 8 bit."""
+    option, demand = part.fleet.option, part.search.demand
+    gpu = option.gpu
+    if gpu is None or option.checkpoint.method not in _FOUR_BIT:
+        return ""
+    workload, planned = demand.workload, option.load.concurrency
+
+    def tokens_per_second(other: Option) -> float:
+        return _speed(part, other).output_tokens_per_second(planned, workload.input_tokens, workload.output_tokens)
+
+    native = [
+        other
+        for other in part.search.tuned[0]
+        if other.gpu is gpu
+        and other.gpus == option.gpus
+        and other.checkpoint.method in _EIGHT_BIT
+        and compute_flops(gpu, other.checkpoint.method) > bf16_flops(gpu)
+    ]
+    best = max(native, key=tokens_per_second, default=None)
+    if best is None or tokens_per_second(best) <= tokens_per_second(option):
+        return ""
+    return (
+        f"no {option.checkpoint.method} on the {gpu.name}: it has room for {best.checkpoint.method}, which gives "
+        f"{tokens_per_second(best):,.0f} tokens a second instead of {tokens_per_second(option):,.0f} at the "
+        f"{planned:.0f} requests a replica is planned to run, and loses {best.quality_loss_percent:g} % instead of "
+        f"{option.quality_loss_percent:g} %"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ApiComparison:
+    """A tier against an API at the prices that the settings give."""
+
+    api_usd: float
+    """A month of the tier's traffic."""
+    own_usd: float
+    """The tier's expected compute and its share of the fixed costs."""
+    break_even_requests_per_day: float | None
+    """From here on serving it yourself is cheaper; None: at no load, or not without more than ``maxReplicas``."""
+
+
+def api_comparison(
+    demand: TierDemand, part: TierBill, bills: StackBills, fixed_share_usd: float
+) -> ApiComparison | None:
+    """The tier's month against an API's; None when the settings give no price or nobody asks anything.
+
+    The break-even follows the planned fleet over more or less traffic of the same shape. Fixed costs stay.
+    """
+    price, traffic = demand.settings.api_usd_per_million_tokens, demand.settings.traffic
+    requests = traffic.requests_per_day
+    if price is None or not requests:
+        return None
+    per_request = (traffic.input_tokens * price.input + traffic.output_tokens * price.output) / 1e6
+    api_usd = requests * DAYS_PER_MONTH * per_request
+
+    def pays(factor: float) -> bool:
+        own = bills.in_case(part, Levers(), Uncertainty(traffic_factor=factor)) + fixed_share_usd
+        return own <= api_usd * factor
+
+    def served(factor: float) -> bool:
+        month = part.search.month(part.fleet.rule, factor)
+        return part.fleet.rule.maximum is None or month.needed_replicas <= part.fleet.rule.maximum
+
+    low, high = 0.0, _LEAST_FACTOR
+    while not pays(high) and high < _MOST_FACTOR:
+        low, high = high, high * _FACTOR_STEP
+    while high - low > 0.005 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if pays(middle) else (middle, high)
+    found = pays(high) and served(high)
+    return ApiComparison(api_usd, part.usd + fixed_share_usd, high * requests if found else None)
+
+
+def with_api(
+    costs: Sequence[TierCost],
+    demands: Sequence[TierDemand],
+    bills: StackBills,
+    bill: Sequence[TierBill],
+    fixed_usd: float,
+) -> tuple[tuple[TierCost, ...], tuple[str, ...]]:
+    """The tiers' costs with the API's beside them, and a line for each tier that the API serves for less.
+
+    Fixed costs are shared out by the tiers' compute: they stay as long as one tier does.
+    """
+    compute = sum(part.usd for part in bill)
+    result: list[TierCost] = []
+    lines: list[str] = []
+    for cost, demand, part in zip(costs, demands, bill, strict=True):
+        share = fixed_usd * (part.usd / compute if compute else 1 / len(bill))
+        compared = api_comparison(demand, part, bills, share)
+        if compared is None:
+            result.append(cost)
+            continue
+        even = compared.break_even_requests_per_day
+        result.append(replace(cost, api_usd=compared.api_usd, break_even_requests_per_day=even))
+        if compared.api_usd < compared.own_usd:
+            pays = (
+                f"serving it yourself pays from {even:,.0f} requests a day, "
+                f"{even / demand.settings.traffic.requests_per_day:.1f} times today's"
+                if even
+                else "serving it yourself never pays: a full replica takes "
+                f"{cost.usd_per_million_tokens_saturated:.3f} USD per million tokens"
+            )
+            lines.append(
+                f"tier {part.name}: the API is cheaper: {compared.api_usd:,.0f} USD a month at the prices given, "
+                f"{compared.own_usd:,.0f} here ({share:,.0f} of it fixed costs); {pays}"
+            )
+    return tuple(result), tuple(lines)
