@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from planning.bill import Levers, StackBills, Unservable
+from planning.bill import Levers, StackBills, TierDemand, Unservable
 from planning.plan import SavingStep
 
 
@@ -32,6 +32,12 @@ OTHER_LEVERS = (
     Lever("kv_compression", "KV compression", ""),
     Lever("disaggregation", "disaggregated prefill", ""),
 )
+
+RIGHT_SIZING = "right-sizing"
+
+#: The article's GPUs as far as they are known here: an L4 for small models, p4d (A100 of 40 GB) for the others.
+_ARTICLE_GPU_OF_SMALL_MODELS, _ARTICLE_GPU = "L4", "A100-40GB"
+_SMALL_MODEL_BILLION = 13.1
 
 
 #: What a baseline may need before anything serves the targets at all.
@@ -68,6 +74,8 @@ def waterfall(
     unused = {lever.field: True for lever in OTHER_LEVERS if lever not in used}
     order = (*LEVERS, *used)
     for position, lever in enumerate(order):
+        if position == len(LEVERS):
+            steps.append(_right_sizing(bills, fixed_usd, baseline_usd, before, expected_usd))
         levers = replace(levers, **{lever.field: True})
         last = position == len(order) - 1
         after = expected_usd if last else _total(bills, replace(levers, **unused)) + fixed_usd
@@ -87,7 +95,31 @@ def waterfall(
             )
         )
         before = after
+    if not used:
+        steps.append(_right_sizing(bills, fixed_usd, baseline_usd, before, expected_usd))
     return tuple(steps)
+
+
+def _right_sizing(
+    bills: StackBills, fixed_usd: float, baseline_usd: float, before: float, expected_usd: float
+) -> SavingStep:
+    """No saving, because the baseline has the right GPUs already; alone, what the article's GPUs would cost more."""
+    article = replace(bills, tiers=tuple(_on_article_gpu(tier) for tier in bills.tiers), _searches={})
+    try:
+        alone = _total(article, Levers()) + fixed_usd - expected_usd
+    except Unservable:
+        alone = None
+    cumulative = 100 * (baseline_usd - before) / baseline_usd
+    return SavingStep(RIGHT_SIZING, before, 0.0, 0.0, cumulative, alone, "")
+
+
+def _on_article_gpu(tier: TierDemand) -> TierDemand:
+    """The tier as if only the article's GPU for a model of its size existed; one that asks for CPUs stays there."""
+    if tier.settings.quantization == "gguf":
+        return tier
+    gpu = _ARTICLE_GPU_OF_SMALL_MODELS if tier.architecture.params_billion <= _SMALL_MODEL_BILLION else _ARTICLE_GPU
+    methods = frozenset(method for method in tier.methods if not method.startswith("gguf"))
+    return replace(tier, methods=methods, settings=tier.settings.model_copy(update={"gpus": (gpu,)}))
 
 
 def _total(bills: StackBills, levers: Levers) -> float:

@@ -12,6 +12,11 @@ def test_the_settings_page_is_up_to_date_and_explains_every_key() -> None:
     assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
+def test_the_right_sizing_page_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["right_sizing_page"]()
+    assert (ROOT / "docs" / "right-sizing.md").read_text() == page, "run `make docs`"
+
+
 def test_the_readme_shows_the_figures_that_prod_has_now() -> None:
     from planning.report.terminal import report
     from planning.stack import plan_config

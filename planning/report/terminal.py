@@ -210,7 +210,8 @@ def _savings(console: Console, plan: Plan) -> None:
     _wrapped(
         console,
         "Steps add up. Alone: what the month would cost more with only this lever off; these do not add up, levers "
-        "overlap. Quoted: what people print for the lever.",
+        "overlap. Right-sizing is in the baseline already; alone: on an L4 up to 13B, else on 40 GB A100s. Quoted: "
+        "what people print for the lever.",
         style="dim",
     )
 

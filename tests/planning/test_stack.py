@@ -73,6 +73,25 @@ def test_the_steps_of_the_waterfall_add_up(plan: Plan) -> None:
     ]
 
 
+def test_right_sizing_saves_nothing_again_and_says_what_the_articles_gpus_would_cost(plan: Plan) -> None:
+    steps = plan.forecast.savings
+    step = steps[6]
+    assert step.lever == "right-sizing"
+    assert (step.saved_usd, step.monthly_usd) == (0, steps[5].monthly_usd)
+    assert step.alone_usd is not None
+    assert step.alone_usd > 0
+
+
+def test_right_sizing_alone_is_the_month_planned_on_an_l4_and_on_40_gb_a100s() -> None:
+    _, values = config("prod")
+    small, large = values["tiers"]
+    articles = [{**small, "gpus": ["L4"]}, {**large, "gpus": ["A100-40GB"]}]
+    forecast = planned("prod").forecast
+    on_them = planned("prod", tiers=articles, budget={}).forecast
+    compute = sum(tier.expected_usd for tier in on_them.tiers) - sum(tier.expected_usd for tier in forecast.tiers)
+    assert forecast.savings[6].alone_usd == pytest.approx(compute, abs=0.01)
+
+
 def test_the_items_of_the_bill_add_up_to_the_expected_month(plan: Plan) -> None:
     assert sum(item.usd for item in plan.forecast.items) == pytest.approx(plan.forecast.total.expected, abs=0.01)
 
