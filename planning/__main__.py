@@ -17,6 +17,7 @@ from settings import ConfigurationError
 _COMMANDS = {
     "plan": "the plan and the cost of a stack file",
     "fit": "memory of a model on GPUs, item by item",
+    "evaluate": "the models of speed and memory against published measurements",
     "speed": "throughput and latency by batch size",
 }
 

@@ -1,15 +1,17 @@
 """How fast one replica is: decode step, prefill, throughput, from bytes, operations and links.
 
-The form and its ten constants come from a fit on 3,000 published measurements of 2023-2026 (facts/data/
-throughput_measurements.csv): memory and compute time add, host time grows with layers and sequences, tensor parallelism
-pays two all-reduces a layer. Projected cost errs by -25 % / +27 % (80 % band) where the source is like those.
+The time of a run is a sum: bytes over bandwidth, operations over peak rate, bytes over links, and host time that grows
+with steps, layers and sequences. ``Work`` counts those parts at the hardware's peak; ``SpeedConstants`` says what the
+peak is worth. Fourteen constants, each with a physical meaning, are fitted on published measurements of 2023-2026 and
+judged on them by ``python -m planning evaluate`` (facts/data/throughput_measurements.csv).
 """
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal, NamedTuple
 
 from planning.facts.checkpoints import Checkpoint
 from planning.facts.cpus import Cpu, cpu_measurements
@@ -17,38 +19,111 @@ from planning.facts.gpus import Gpu
 from planning.facts.models import Architecture, models
 from planning.memory import kv_bytes_per_sequence, kv_shards, weight_bytes
 
+Engine = Literal["current", "before_v1", "eager"]
+"""Generation of a serving engine by its host time. ``current``: vLLM from 0.9 (its V1 core), SGLang, TensorRT-LLM.
+``before_v1``: vLLM up to 0.8, TGI, LMDeploy. ``eager``: vLLM before CUDA graphs (2023)."""
+
+HOPPER = (9, 0)
+
+
+class Work(NamedTuple):
+    """Parts of the time of a run. Seconds at the hardware's peak, or counts; on the busiest GPU of the replica."""
+
+    memory_s: float = 0.0
+    """Weights, and KV cache from Hopper on."""
+    older_attention_memory_s: float = 0.0
+    """KV cache before Hopper."""
+    expert_memory_s: float = 0.0
+    compute_s: float = 0.0
+    weight_only_compute_s: float = 0.0
+    """Linear layers whose weights are unpacked to 16 bit, from Hopper on."""
+    expert_compute_s: float = 0.0
+    """Linear layers of a mixture of experts."""
+    weight_only_expert_compute_s: float = 0.0
+    link_s: float = 0.0
+    hops: float = 0.0
+    """Steps of all-reduces from GPU to GPU."""
+    layers: float = 0.0
+    """Layers run, over all steps."""
+    sequences: float = 0.0
+    """Sequences scheduled and sampled, over all steps."""
+    steps: float = 0.0
+
+    def plus(self, other: Work) -> Work:
+        """One after the other."""
+        return Work(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def times(self, factor: float) -> Work:
+        """``factor`` times in a row."""
+        return Work(*(factor * part for part in self))
+
 
 @dataclass(frozen=True, slots=True)
 class SpeedConstants:
-    """The fitted constants of the speed form. Fit of 2026-11-22 over the rows of throughput_measurements.csv."""
+    """What the peaks are worth, and what the host costs. Fitted by ``speed_evaluation.fit_constants``."""
 
-    bandwidth_efficiency: float = 0.863
+    bandwidth_efficiency: float = 0.931
     """Achieved share of memory bandwidth."""
-    compute_efficiency: float = 0.593
+    older_attention_efficiency: float = 0.782
+    """Share of that at which attention kernels read the KV cache before Hopper."""
+    expert_read_efficiency: float = 0.808
+    """Share of that at which routed experts are read: many small matrices, unevenly hit."""
+    compute_efficiency: float = 0.717
     """Achieved share of peak operations."""
-    layer_overhead_s: float = 94.2e-6
-    """Host and launch time of a layer and step."""
-    sequence_overhead_s: float = 7.2e-6
-    """Sampling and scheduling of a sequence and step."""
-    link_efficiency: float = 0.48
+    weight_only_efficiency: float = 0.586
+    """Share of that which weight-only kernels reach from Hopper on."""
+    expert_compute_efficiency: float = 0.740
+    """Share of that which grouped matrix products of experts reach."""
+    link_efficiency: float = 0.469
     """All-reduce's share of the link rate."""
-    hop_latency_s: float = 0.34e-6
-    """All-reduce's latency of a hop."""
-    weight_only_efficiency: float = 0.47
-    """Share of the bf16 rate that weight-only kernels reach from compute capability 9 on."""
-    expert_efficiency: float = 0.68
-    """Share of the bandwidth efficiency at which experts are read."""
-    engine_overhead: float = 0.8
-    """Factor on host time: current engines 0.8; vLLM up to 0.6 and TGI 1.3."""
+    hop_latency_s: float = 0.459e-6
+    """All-reduce's latency from GPU to GPU."""
+    step_overhead_s: float = 864e-6
+    """Scheduler, input preparation and sampler of a step."""
+    layer_overhead_s: float = 51.3e-6
+    """Launches of a layer's kernels, and their ends where the GPU idles."""
+    layer_overhead_before_v1_s: float = 90.6e-6
+    layer_overhead_eager_s: float = 349e-6
+    sequence_overhead_s: float = 6.32e-6
+    """Scheduling, sampling and detokenising of a sequence and step."""
+    sequence_overhead_before_v1_s: float = 65.8e-6
+
+    def seconds_per_unit(self, engine: Engine = "current") -> Work:
+        """Seconds that a unit of each part of ``Work`` takes."""
+        memory, compute = 1 / self.bandwidth_efficiency, 1 / self.compute_efficiency
+        return Work(
+            memory_s=memory,
+            older_attention_memory_s=memory / self.older_attention_efficiency,
+            expert_memory_s=memory / self.expert_read_efficiency,
+            compute_s=compute,
+            weight_only_compute_s=compute / self.weight_only_efficiency,
+            expert_compute_s=compute / self.expert_compute_efficiency,
+            weight_only_expert_compute_s=compute / self.weight_only_efficiency / self.expert_compute_efficiency,
+            link_s=1 / self.link_efficiency,
+            hops=self.hop_latency_s,
+            layers={
+                "current": self.layer_overhead_s,
+                "before_v1": self.layer_overhead_before_v1_s,
+                "eager": self.layer_overhead_eager_s,
+            }[engine],
+            sequences=self.sequence_overhead_s if engine == "current" else self.sequence_overhead_before_v1_s,
+            steps=self.step_overhead_s,
+        )
 
 
 CONSTANTS = SpeedConstants()
 
-#: The 80 % band of cost around a projection: measured over predicted cost where the source is like those of the fit.
-COST_BAND = (0.75, 1.27)
+#: The 80 % band of cost around a projection, measured over predicted cost, of rows whose source had no part in the fit:
+#: where its GPU has many rows, and where it has few.
+COST_BAND = (0.69, 1.28)
+COST_BAND_THIN = (0.50, 1.38)
 
-#: PCIe multi-GPU is poorly measured: L40S rows are 40 % off when NVIDIA's documents are left out of the fit.
-COST_BAND_PCIE_MULTI_GPU = (0.60, 1.40)
+#: GPUs with at least 50 judged rows; every other is thinly measured, and so are several GPUs without NVLink, of which
+#: two sources tell.
+WELL_MEASURED = frozenset({"H100", "H200", "B200", "A100-40GB", "A100-80GB", "A100-80GB-PCIe", "A6000", "L40S"})
+
+#: llama.cpp's batches are projected from runs of one sequence: an allowance, until batches are measured.
+COST_BAND_LLAMA_CPP = (0.60, 1.40)
 
 #: One-way GB/s per GPU between the GPUs of one host: NVLink 3, 4 and 5 for A100, H100/H200 and B200/B300, else PCIe by
 #: generation (GPU datasheets).
@@ -65,27 +140,26 @@ def link_gbps(gpu: Gpu) -> float:
 
 
 def cost_band(gpu: Gpu | None, gpus: int) -> tuple[float, float]:
-    """Low and high factor on projected cost: wider where measurements are thin."""
-    if gpu is None or (gpus > 1 and gpu.nvlink != "yes"):
-        return COST_BAND_PCIE_MULTI_GPU
-    return COST_BAND
+    """Low and high factor on projected cost: wider where measurements are thin. None: a CPU."""
+    if gpu is None:
+        return COST_BAND_LLAMA_CPP
+    thin = gpu.name not in WELL_MEASURED or (gpus > 1 and gpu.nvlink != "yes")
+    return COST_BAND_THIN if thin else COST_BAND
 
 
-def compute_flops(gpu: Gpu, method: str, constants: SpeedConstants = CONSTANTS) -> float:
-    """Operations per second of linear layers on one GPU for a quantisation method, before efficiency.
-
-    fp8 and int8 run natively where the hardware has them; everything else computes in 16 bit after unpacking weights.
-    """
-    capability, half = gpu.compute_capability, bf16_flops(gpu)
+def native_flops(gpu: Gpu, method: str) -> float | None:
+    """Peak operations per second at which a GPU multiplies a quantised format as it is stored; None: unpacked first."""
+    capability = gpu.compute_capability
     if method == "fp16":
-        return half
+        return bf16_flops(gpu)
     if method == "fp8" and capability >= (8, 9) and gpu.fp8_tflops:
         return gpu.fp8_tflops * 1e12
     if method == "int8" and gpu.int8_tops:
         return gpu.int8_tops * 1e12
     if method in {"nvfp4", "mxfp4"} and capability >= (10, 0) and gpu.fp8_tflops:
+        # Kernels reach the fp8 rate and not the 4-bit peak.
         return gpu.fp8_tflops * 1e12
-    return half * (constants.weight_only_efficiency if capability >= (9, 0) else 1.0)
+    return None
 
 
 def bf16_flops(gpu: Gpu) -> float:
@@ -95,12 +169,78 @@ def bf16_flops(gpu: Gpu) -> float:
     return gpu.bf16_tflops * 1e12
 
 
+def _linear_work(architecture: Architecture, gpu: Gpu, gpus: int, method: str) -> Work:
+    """The linear layers of one token."""
+    flops = 2 * architecture.active_params_billion * 1e9
+    native = native_flops(gpu, method)
+    seconds = flops / (gpus * (native or bf16_flops(gpu)))
+    unpacked = native is None and gpu.compute_capability >= HOPPER
+    if architecture.experts > 1:
+        return Work(weight_only_expert_compute_s=seconds) if unpacked else Work(expert_compute_s=seconds)
+    return Work(weight_only_compute_s=seconds) if unpacked else Work(compute_s=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaWork:
+    """What a replica has to do, by what it grows with."""
+
+    step: Work
+    """Of every decode step: dense weights, launches."""
+    sequence: Work
+    """Of one more sequence in a step."""
+    experts: Work
+    """Reading all experts once."""
+    expert_miss: float
+    """Chance that one token misses a given expert; 1 for dense models."""
+    kv_byte: Work
+    """Reading a byte of KV cache."""
+    prompt_token: Work
+    prompt_token_squared: Work
+    """Attention over a prompt, by its length squared."""
+
+    def decode(self, sequences: float, kv_bytes_per_sequence: float) -> Work:
+        """One decode step."""
+        work = self.step.plus(self.sequence.times(sequences)).plus(
+            self.kv_byte.times(sequences * kv_bytes_per_sequence)
+        )
+        return work.plus(self.experts.times(1 - self.expert_miss**sequences))
+
+    def prefill(self, input_tokens: float) -> Work:
+        """One prompt's prefill, in a step that decodes too."""
+        return self.prompt_token.times(input_tokens).plus(self.prompt_token_squared.times(input_tokens**2))
+
+
+def gpu_work(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, gpus: int) -> ReplicaWork:
+    """Count the work of a checkpoint on ``gpus`` GPUs under tensor parallelism."""
+    weights = weight_bytes(architecture, checkpoint)
+    bandwidth = gpu.bandwidth_gbps * 1e9
+    layers, hidden = architecture.layers, architecture.hidden_size
+    linear = _linear_work(architecture, gpu, gpus, checkpoint.method)
+    reduce, hops = Work(), 0.0
+    if gpus > 1:
+        # A ring all-reduce moves 2 (n - 1) / n of the 16-bit hidden state; there are two a layer.
+        hops = 2 * layers * 2 * (gpus - 1)
+        reduce = Work(link_s=hops / gpus * hidden * 2 / (link_gbps(gpu) * 1e9))
+    attention = 2 * layers * architecture.attention_heads * architecture.head_dim / (gpus * bf16_flops(gpu))
+    read = 1 / (kv_shards(architecture, gpus) * bandwidth)
+    newer = gpu.compute_capability >= HOPPER
+    return ReplicaWork(
+        step=Work(memory_s=weights.dense / (gpus * bandwidth), hops=hops, layers=layers, steps=1.0),
+        sequence=linear.plus(reduce).plus(Work(sequences=1.0)),
+        experts=Work(expert_memory_s=weights.experts / (gpus * bandwidth)),
+        expert_miss=1 - architecture.experts_per_token / architecture.experts if architecture.experts > 1 else 1.0,
+        kv_byte=Work(memory_s=read) if newer else Work(older_attention_memory_s=read),
+        prompt_token=linear.plus(reduce),
+        prompt_token_squared=Work(compute_s=attention),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaSpeed:
     """Coefficients of the time of one engine step of a replica. Seconds, tokens, sequences."""
 
     step_fixed_s: float
-    """Dense weights, host time of the layers, latency of the all-reduces."""
+    """Dense weights, host time of the step and its layers, latency of the all-reduces."""
     step_per_sequence_s: float
     """Compute, sampling and all-reduce of one more sequence."""
     expert_read_s: float
@@ -110,7 +250,6 @@ class ReplicaSpeed:
     kv_read_s_per_byte: float
     prefill_per_token_s: float
     prefill_per_token_squared_s: float
-    prefill_fixed_s: float
     architecture: Architecture
     kv_cache_dtype: str
 
@@ -131,12 +270,24 @@ class ReplicaSpeed:
         """
         new = input_tokens - cached_tokens
         attended = input_tokens**2 - cached_tokens**2
-        return self.prefill_fixed_s + new * self.prefill_per_token_s + attended * self.prefill_per_token_squared_s
+        return new * self.prefill_per_token_s + attended * self.prefill_per_token_squared_s
+
+    def slower(self, factor: float) -> ReplicaSpeed:
+        """The same replica where everything takes ``factor`` times as long."""
+        return replace(
+            self,
+            step_fixed_s=self.step_fixed_s * factor,
+            step_per_sequence_s=self.step_per_sequence_s * factor,
+            expert_read_s=self.expert_read_s * factor,
+            kv_read_s_per_byte=self.kv_read_s_per_byte * factor,
+            prefill_per_token_s=self.prefill_per_token_s * factor,
+            prefill_per_token_squared_s=self.prefill_per_token_squared_s * factor,
+        )
 
     def output_tokens_per_second(self, sequences: float, input_tokens: float, output_tokens: float) -> float:
-        """Throughput at a held concurrency: every answer pays its own prefill once."""
+        """Throughput at a held concurrency: every answer pays its own prefill once, in its first step."""
         step = self.step_s(sequences, input_tokens + output_tokens / 2)
-        cycle = sequences * self.prefill_s(input_tokens) + (output_tokens - 1) * step
+        cycle = sequences * self.prefill_s(input_tokens) + output_tokens * step
         return sequences * output_tokens / cycle
 
 
@@ -148,33 +299,21 @@ def gpu_speed(
     kv_cache_dtype: str = "auto",
     constants: SpeedConstants = CONSTANTS,
 ) -> ReplicaSpeed:
-    """Speed of a checkpoint on ``gpus`` GPUs under tensor parallelism."""
-    weights = weight_bytes(architecture, checkpoint)
-    bandwidth = gpu.bandwidth_gbps * 1e9 * constants.bandwidth_efficiency
-    flops = gpus * compute_flops(gpu, checkpoint.method, constants) * constants.compute_efficiency
-    attention_flops = gpus * bf16_flops(gpu) * constants.compute_efficiency
-    layers, hidden = architecture.layers, architecture.hidden_size
-    reduce_per_token, reduce_fixed = 0.0, 0.0
-    if gpus > 1:
-        hops = 2 * (gpus - 1)
-        link = link_gbps(gpu) * 1e9 * constants.link_efficiency
-        reduce_per_token = 2 * layers * hops / gpus * hidden * 2 / link
-        reduce_fixed = 2 * layers * hops * constants.hop_latency_s
-    active = architecture.active_params_billion * 1e9
-    miss = 1 - architecture.experts_per_token / architecture.experts if architecture.experts > 1 else 1.0
+    """Speed of a checkpoint on ``gpus`` GPUs under tensor parallelism in a current engine."""
+    work = gpu_work(architecture, checkpoint, gpu, gpus)
+    unit = constants.seconds_per_unit()
+
+    def seconds(part: Work) -> float:
+        return sum(amount * each for amount, each in zip(part, unit, strict=True))
+
     return ReplicaSpeed(
-        step_fixed_s=weights.dense / (gpus * bandwidth)
-        + constants.engine_overhead * constants.layer_overhead_s * layers
-        + reduce_fixed,
-        step_per_sequence_s=2 * active / flops
-        + constants.engine_overhead * constants.sequence_overhead_s
-        + reduce_per_token,
-        expert_read_s=weights.experts / constants.expert_efficiency / (gpus * bandwidth),
-        expert_miss=miss,
-        kv_read_s_per_byte=1 / (kv_shards(architecture, gpus) * bandwidth),
-        prefill_per_token_s=2 * active / flops + reduce_per_token,
-        prefill_per_token_squared_s=2 * layers * architecture.attention_heads * architecture.head_dim / attention_flops,
-        prefill_fixed_s=reduce_fixed,
+        step_fixed_s=seconds(work.step),
+        step_per_sequence_s=seconds(work.sequence),
+        expert_read_s=seconds(work.experts),
+        expert_miss=work.expert_miss,
+        kv_read_s_per_byte=seconds(work.kv_byte),
+        prefill_per_token_s=seconds(work.prompt_token),
+        prefill_per_token_squared_s=seconds(work.prompt_token_squared),
         architecture=architecture,
         kv_cache_dtype=kv_cache_dtype,
     )
@@ -222,7 +361,6 @@ def cpu_speed(architecture: Architecture, checkpoint: Checkpoint, cpu: Cpu, thre
         kv_read_s_per_byte=1 / bandwidth,
         prefill_per_token_s=compute,
         prefill_per_token_squared_s=attention,
-        prefill_fixed_s=0.0,
         architecture=architecture,
         kv_cache_dtype="auto",
     )

@@ -25,7 +25,7 @@ from planning.options import Market
 from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
-from planning.speed import COST_BAND_PCIE_MULTI_GPU
+from planning.speed import COST_BAND_THIN
 from planning.traffic import DAYS_PER_MONTH
 from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, Problem, StackSettings, TierSettings, open_hours, read
 
@@ -167,7 +167,7 @@ class _Stack:
         scope = "all requests on " if len(bill) == 1 else ""
         limits = "" if levers.batching else "vLLM's default limits, "
         description = f"{scope}{fleets}, on-demand around the clock, {limits}same fixed costs"
-        poorly_measured = any(part.fleet.option.cost_band == COST_BAND_PCIE_MULTI_GPU for part in bill)
+        poorly_measured = any(part.fleet.option.cost_band == COST_BAND_THIN for part in bill)
         return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description, poorly_measured)
 
     def _fixed_usage(

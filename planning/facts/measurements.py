@@ -83,6 +83,17 @@ def measurements(path: Path | None = None) -> tuple[Measurement, ...]:
     return _shipped_measurements() if path is None else read_table(path, _MEASUREMENT_COLUMNS, _measurement)
 
 
+@cache
+def vllm_measurements() -> tuple[Measurement, ...]:
+    """The shipped measurements of vLLM, of any version; the others are not parsed."""
+    rows = read_table(
+        DATA / "throughput_measurements.csv",
+        _MEASUREMENT_COLUMNS,
+        lambda row: _measurement(row) if row.text("engine") == "vLLM" else None,
+    )
+    return tuple(row for row in rows if row is not None)
+
+
 def measured_architectures(path: Path | None = None) -> Mapping[str, Architecture]:
     """The architecture behind each short model name of the measurements (``data/measured_models.csv``).
 
