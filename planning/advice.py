@@ -11,7 +11,7 @@ from planning.fleet import Uncertainty
 from planning.memory import fit
 from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option
 from planning.plan import TierCost
-from planning.speed import ReplicaSpeed, bf16_flops, compute_flops, gpu_speed
+from planning.speed import ReplicaSpeed, gpu_speed, native_flops
 from planning.traffic import DAYS_PER_MONTH
 
 #: Speculative decoding with a draft model: 1.5 times faster at one request a second, 1.4 to 1.8 times slower at high
@@ -175,7 +175,7 @@ def _four_bit(part: TierBill) -> str:
         if other.gpu is gpu
         and other.gpus == option.gpus
         and other.checkpoint.method in _EIGHT_BIT
-        and compute_flops(gpu, other.checkpoint.method) > bf16_flops(gpu)
+        and native_flops(gpu, other.checkpoint.method)
     ]
     best = max(native, key=tokens_per_second, default=None)
     if best is None or tokens_per_second(best) <= tokens_per_second(option):

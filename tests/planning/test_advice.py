@@ -65,13 +65,13 @@ def test_a_tier_planned_beyond_that_point_is_told_so_with_its_own_concurrency() 
     assert not said(strict, "speculative")
 
 
-def test_an_fp8_cache_is_refused_to_a_t4_with_the_price_of_a_gpu_that_can() -> None:
+def test_an_fp8_cache_is_refused_to_an_a10g_with_the_price_of_a_gpu_that_can() -> None:
     plan = planned()
-    assert plan.tiers[0].gpu == "T4"
+    assert plan.tiers[0].gpu == "A10G"
     line = said(plan, "no fp8 KV cache")
     able = planned(gpus=["L4", "L40S", "RTX-PRO-6000", "H100"]).forecast.tiers[0].expected_usd
     assert f"{able:,.0f} USD a month instead of {plan.forecast.tiers[0].expected_usd:,.0f}" in line
-    assert "needs compute capability 8.9, the T4 has 7.5" in line
+    assert "needs compute capability 8.9, the A10G has 8.6" in line
     assert not said(planned(gpus=["L40S"]), "fp8 KV cache")
 
 
@@ -111,12 +111,13 @@ def test_a_dearer_api_is_no_warning_and_its_break_even_lies_below_todays_traffic
     assert not said(plan, "the API is cheaper")
 
 
-def test_at_the_break_even_both_cost_the_same() -> None:
+def test_from_the_break_even_on_self_hosting_costs_no_more_than_the_api() -> None:
     even = planned(apiUsdPerMillionTokens={"input": 1, "output": 3}).forecast.tiers[0].break_even_requests_per_day
     assert even is not None
     at_even = planned(requests_per_day=even, apiUsdPerMillionTokens={"input": 1, "output": 3}).forecast
-    # A fleet planned for that traffic may be another and cheaper one; fixed costs fall a little with the traffic.
-    assert at_even.total.expected == pytest.approx(at_even.tiers[0].api_usd, rel=0.1)
+    # The break-even is that of the planned fleet; the one planned for that traffic may be another and cheaper one.
+    assert at_even.tiers[0].api_usd is not None
+    assert at_even.total.expected < 1.02 * at_even.tiers[0].api_usd
 
 
 def test_a_cheaper_api_is_said_with_both_months_and_the_break_even() -> None:
@@ -154,5 +155,5 @@ def test_prices_are_two_and_not_negative(price: object) -> None:
 
 def test_a_quality_limit_that_costs_money_says_how_much() -> None:
     plan = planned(maxQualityLossPercent=0)
-    assert "int8 on 1 x T4" in said(plan, "the accepted quality loss rules out")
+    assert "int8 on 1 x A10G" in said(plan, "the accepted quality loss rules out")
     assert not said(planned(), "the accepted quality loss")

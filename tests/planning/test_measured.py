@@ -17,9 +17,8 @@ QWEN3_32B_ON_H100 = ("Qwen/Qwen3-32B", "fp16", "H100", 2)
 
 def close(one: Measurement, other: Measurement) -> bool:
     """Lengths within a factor of two."""
-    assert one.input_tokens and one.output_tokens and other.input_tokens and other.output_tokens
-    ratios = (one.input_tokens / other.input_tokens, one.output_tokens / other.output_tokens)
-    return all(0.5 <= ratio <= 2 for ratio in ratios)
+    pairs = ((one.input_tokens, other.input_tokens), (one.output_tokens, other.output_tokens))
+    return all(mine and theirs and 0.5 <= mine / theirs <= 2 for mine, theirs in pairs)
 
 
 def test_a_measured_replica_is_named_with_who_measured_it_with_what() -> None:
