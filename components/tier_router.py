@@ -38,7 +38,7 @@ from planning.plan import TierPlan
 _ENVOY_CONFIG_DIRECTORY: Final = "/etc/envoy"
 _METRICS_PORT_NAME: Final = "metrics"
 _PRIVATE_NETWORKS: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-"""Where the Kubernetes API answers: its Service in the service range, its interfaces in the VPC."""
+"""Where the Service range lies. The Kubernetes API answers there, and on its interfaces in the VPC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class TierRouter(pulumi.ComponentResource):
         )
         api = [
             k8s.networking.v1.NetworkPolicyPeerArgs(ip_block=k8s.networking.v1.IPBlockArgs(cidr=block))
-            for block in _PRIVATE_NETWORKS
+            for block in (*_PRIVATE_NETWORKS, self._args.vpc_cidr)
         ]
         engines = network_rules.pods({TIER_LABEL: self._args.tier.name})
         return k8s.networking.v1.NetworkPolicy(

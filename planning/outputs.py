@@ -63,6 +63,7 @@ class TierOutput(TypedDict):
     maxModelLen: int
     ttftMs: float
     tpotMs: float
+    clientTimeoutSeconds: int
     requestsPerSecondPerReplica: float
     minReplicas: int
     maxReplicas: int
@@ -139,6 +140,7 @@ def _tier(tier: TierPlan) -> TierOutput:
         maxModelLen=vllm.max_model_len if vllm else (llama_cpp.context_tokens // slots if llama_cpp else 0),
         ttftMs=round(tier.serving.ttft_ms, 1),
         tpotMs=round(tier.serving.tpot_ms, 1),
+        clientTimeoutSeconds=tier.timeouts.client_s,
         requestsPerSecondPerReplica=round(tier.serving.requests_per_second, 4),
         minReplicas=tier.replicas.minimum,
         maxReplicas=tier.replicas.maximum,

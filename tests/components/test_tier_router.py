@@ -194,7 +194,7 @@ def test_it_may_reach_its_engines_and_the_kubernetes_api_and_nothing_else() -> N
     }
     assert api["ports"] == [{"protocol": "TCP", "port": 443}]
     blocks = [one["ipBlock"]["cidr"] for one in api["to"]]
-    assert blocks == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], "private addresses only"
+    assert blocks == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "10.42.0.0/16"], "private ones and the VPC's"
 
 
 def test_the_service_has_the_name_that_the_load_balancer_and_the_autoscaler_look_for(fast: Recording) -> None:
