@@ -213,7 +213,10 @@ class TierSettings(Settings):
     name: TierName
     """The value of the routing header, and part of Kubernetes names."""
     model: str
-    """A Hugging Face model id of the catalogue."""
+    """A Hugging Face model id: of the catalogue, or with ``architecture`` any."""
+    architecture: str | None = None
+    """Path of the model's ``config.json`` (or its directory), relative to the stack file, for a model outside the
+    catalogue; it is served in its own release."""
     quantization: Quantization = "auto"
     """``auto`` takes the cheapest that exists and meets the target; ``gguf`` runs on CPU."""
     max_model_len: Annotated[int, BeforeValidator(_not_boolean), Field(ge=128)] = 8192

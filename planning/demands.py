@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from planning.bill import TierDemand, methods_of
 from planning.facts.checkpoints import Checkpoint, checkpoints
 from planning.facts.gpus import gpus
+from planning.facts.hugging_face import ConfigError, read_config
 from planning.facts.instances import Offering, instance_types, offerings, regions
 from planning.facts.models import Architecture, models
 from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
@@ -54,12 +56,7 @@ def tier_demand(
     tier: TierSettings, path: str, working: Sequence[bool], offered: Sequence[Offering]
 ) -> tuple[TierDemand | None, list[Problem]]:
     """Look up everything that a tier names. The demand is None when a name is not there."""
-    problems: list[Problem] = []
-    architecture = models().get(tier.model)
-    if architecture is None:
-        problems.append(
-            Problem(f"{path}.model", tier.model, "is not in the catalogue", did_you_mean(tier.model, models()))
-        )
+    architecture, known, problems = _model(tier, path)
     profile = tier.traffic.profile
     week = None
     try:
@@ -79,15 +76,15 @@ def tier_demand(
                 f"use at most {architecture.max_context}",
             )
         )
-    usable, asked = _checkpoints(tier, architecture)
-    methods, too_lossy = _acceptable(tier, path, architecture, asked)
+    usable, asked = _checkpoints(tier, known)
+    methods, too_lossy = _acceptable(tier, path, architecture, known, asked)
     problems += too_lossy
     if not asked and tier.quantization == "auto":
-        named = ", ".join(sorted(methods_of(checkpoints(tier.model))))
+        named = ", ".join(sorted(methods_of(known)))
         limit = f"nobody has verified a checkpoint of {tier.model} that runs on GPUs"
         problems.append(Problem(f"{path}.quantization", "auto", limit, f"check it and ask for it by name: {named}"))
     elif not asked:
-        have = sorted(methods_of(checkpoints(tier.model)))
+        have = sorted(methods_of(known))
         problems.append(
             Problem(
                 f"{path}.quantization",
@@ -107,14 +104,29 @@ def quality_loss(tier: TierSettings, params_billion: float, checkpoint: Checkpoi
     return checkpoint_loss(params_billion, checkpoint) + kv_cache_loss(params_billion, dtype)
 
 
-def _checkpoints(tier: TierSettings, architecture: Architecture) -> tuple[tuple[Checkpoint, ...], list[Checkpoint]]:
+def _model(tier: TierSettings, path: str) -> tuple[Architecture | None, tuple[Checkpoint, ...], list[Problem]]:
+    """The tier's architecture and every checkpoint that is known of it: the catalogue's, or a ``config.json``'s."""
+    if tier.architecture is not None:
+        try:
+            published = read_config(Path(tier.architecture), tier.model)
+        except ConfigError as error:
+            hint = "name the path of the model's config.json, or leave it out for a model of the catalogue"
+            return None, (), [Problem(f"{path}.architecture", tier.architecture, str(error), hint)]
+        return published.architecture, (published.checkpoint,), []
+    if tier.model in models():
+        return models()[tier.model], checkpoints(tier.model), []
+    hint = f"{did_you_mean(tier.model, models())}; or name the path of its config.json as architecture"
+    return None, (), [Problem(f"{path}.model", tier.model, "is not in the catalogue", hint)]
+
+
+def _checkpoints(tier: TierSettings, known: Sequence[Checkpoint]) -> tuple[tuple[Checkpoint, ...], list[Checkpoint]]:
     """All checkpoints that may serve the tier under some lever, and those that its setting asks for.
 
     ``auto`` leaves out repositories that nobody has seen. It takes GGUF, which runs on CPUs, unless the tier names GPUs
     or something that only vLLM does.
     """
     wanted = tier.quantization
-    by_method = methods_of(checkpoints(architecture.model_id))
+    by_method = methods_of(known)
     on_gpu = tuple(
         checkpoint
         for method, group in by_method.items()
@@ -131,7 +143,11 @@ def _checkpoints(tier: TierSettings, architecture: Architecture) -> tuple[tuple[
 
 
 def _acceptable(
-    tier: TierSettings, path: str, architecture: Architecture, asked: Sequence[Checkpoint]
+    tier: TierSettings,
+    path: str,
+    architecture: Architecture,
+    known: Sequence[Checkpoint],
+    asked: Sequence[Checkpoint],
 ) -> tuple[frozenset[str], list[Problem]]:
     """The methods among ``asked`` whose quality loss the settings accept, and the problem where none is."""
     limit = tier.max_quality_loss_percent
@@ -142,7 +158,7 @@ def _acceptable(
     if methods or not asked:
         return methods, []
     least, method = min(losses, key=lambda entry: entry[0].percent)
-    on_gpu = [one for one in checkpoints(architecture.model_id) if one.verified and not one.method.startswith("gguf")]
+    on_gpu = [one for one in known if one.verified and not one.method.startswith("gguf")]
     others = {one.method for one in on_gpu if quality_loss(tier, architecture.params_billion, one).percent <= limit}
     way_out = f"accept {least.percent:g}"
     if others:

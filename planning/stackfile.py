@@ -84,11 +84,29 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
         project=project or namespace,
         stack_name=stack_name(path),
         region=region,
-        values={key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)},
+        values={
+            key.removeprefix(prefix): _beside(path, value) if key == f"{prefix}tiers" else value
+            for key, value in config.items()
+            if key.startswith(prefix)
+        },
         encrypted=frozenset(key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)),
         config=config,
         secret_keys=encrypted | (declared_secret & config.keys()),
     )
+
+
+def _beside(path: Path, tiers: object) -> object:
+    """Tiers whose ``architecture`` is a path beside the stack file, with that path as seen from here."""
+    if not isinstance(tiers, list):
+        return tiers
+    return [
+        {**tier, "architecture": str(beside)}
+        if isinstance(tier, dict)
+        and isinstance(named := tier.get("architecture"), str)
+        and (beside := path.parent / named).exists()
+        else tier
+        for tier in tiers
+    ]
 
 
 def stack_name(path: Path) -> str:

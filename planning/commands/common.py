@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
+from pathlib import Path
 
 from planning.facts.checkpoints import Checkpoint, checkpoints
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.gpus import gpus
+from planning.facts.hugging_face import ConfigError, PublishedModel, divisors, is_config_path, read_config
 from planning.facts.models import Architecture, model, models
-from planning.memory import BITS_PER_WEIGHT, MemoryFit, fit
+from planning.memory import BITS_PER_WEIGHT, KV_CACHE_DTYPES, MemoryFit, fit
 from planning.options import unsupported, vllm_default_limits
+from planning.plan import VllmLimits
 from settings import did_you_mean
 
 #: Length that one sequence is checked of when none is given: long enough for chat, short of what models could do.
@@ -36,7 +40,7 @@ def as_json(value: object) -> str:
 
 def add_replica(command: argparse.ArgumentParser) -> None:
     """Add the arguments that describe a replica without its quantisation."""
-    command.add_argument("--model", required=True, help="a model of the catalogue")
+    command.add_argument("--model", required=True, help="a model of the catalogue, or the path of a config.json")
     command.add_argument("--gpu", required=True, help="a GPU, for example L4")
     command.add_argument("--gpus", type=positive, default=1, help="GPUs under tensor parallelism (1)")
     command.add_argument(
@@ -45,31 +49,62 @@ def add_replica(command: argparse.ArgumentParser) -> None:
         default=_DEFAULT_MAX_MODEL_LEN,
         help=f"longest sequence, tokens ({_DEFAULT_MAX_MODEL_LEN})",
     )
-    command.add_argument("--kv-cache-dtype", choices=("auto", "fp8"), default="auto")
+    command.add_argument("--kv-cache-dtype", choices=tuple(KV_CACHE_DTYPES), default="auto", help="as vLLM's (auto)")
 
 
 def subject(arguments: argparse.Namespace) -> Architecture:
     """Return the model that the arguments name. Raises ``UsageError`` for what is not there."""
-    if arguments.model not in models():
-        raise UsageError(
-            f"--model {arguments.model} is not in the catalogue; {did_you_mean(arguments.model, models())}"
-        )
+    architecture = _architecture(arguments.model)
     if arguments.gpu not in gpus():
         raise UsageError(f"--gpu {arguments.gpu}: no such GPU; {did_you_mean(arguments.gpu, gpus())}")
-    architecture = model(arguments.model)
-    if architecture.max_context and arguments.max_model_len > architecture.max_context:
+    most = architecture.max_context
+    if most and arguments.max_model_len > most:
         raise UsageError(
-            f"--max-model-len {arguments.max_model_len}: {arguments.model} was trained for "
-            f"{architecture.max_context} tokens"
+            f"--max-model-len {arguments.max_model_len}: {arguments.model} was trained for {most} tokens, "
+            f"{arguments.max_model_len - most} fewer; use at most {most}"
+        )
+    heads, kv_heads = architecture.attention_heads, architecture.kv_heads
+    sizes = divisors(heads, kv_heads)
+    if arguments.gpus > max(sizes) or arguments.gpus not in divisors(heads, kv_heads, arguments.gpus):
+        nearest = min(sizes, key=lambda size: (abs(size - arguments.gpus), -size))
+        raise UsageError(
+            f"--gpus {arguments.gpus}: {heads} attention heads and {kv_heads} KV heads of {arguments.model} do not "
+            f"divide over {arguments.gpus} GPUs; sizes that do: {', '.join(map(str, sizes))}, the nearest is {nearest}"
         )
     return architecture
 
 
+def _architecture(name: str) -> Architecture:
+    if is_config_path(name):
+        return _published(name).architecture
+    if name not in models():
+        raise UsageError(
+            f"--model {name} is not in the catalogue; {did_you_mean(name, models())}; or give its config.json's path"
+        )
+    return model(name)
+
+
+@cache
+def _published(path: str) -> PublishedModel:
+    try:
+        return read_config(Path(path), path)
+    except ConfigError as error:
+        raise UsageError(f"--model {error}") from None
+
+
 def checkpoint_of(architecture: Architecture, quantization: str) -> Checkpoint:
-    """The model's checkpoint of a method; one that nobody published is computed, and said to be missing."""
+    """The model's checkpoint of a method; one that nobody published is computed, and said to be missing.
+
+    ``own`` is the model's own release.
+    """
     method = "fp16" if quantization == "bf16" else quantization
-    for checkpoint in checkpoints(architecture.model_id):
-        if checkpoint.method == method:
+    known = (
+        (_published(architecture.model_id).checkpoint,)
+        if is_config_path(architecture.model_id)
+        else checkpoints(architecture.model_id)
+    )
+    for checkpoint in known:
+        if method in {checkpoint.method, "own"}:
             return checkpoint
     size = architecture.params_billion * BITS_PER_WEIGHT[method] / 8
     return Checkpoint(
@@ -77,15 +112,18 @@ def checkpoint_of(architecture: Architecture, quantization: str) -> Checkpoint:
     )
 
 
-def memory_of(arguments: argparse.Namespace, architecture: Architecture, checkpoint: Checkpoint) -> MemoryFit:
-    """Return the memory of the replica. Raises ``UsageError`` when the GPU cannot run it."""
+def memory_of(
+    arguments: argparse.Namespace, architecture: Architecture, checkpoint: Checkpoint, limits: VllmLimits | None = None
+) -> MemoryFit:
+    """Return the memory of the replica, at vLLM's own limits unless some are given.
+
+    Raises ``UsageError`` when the GPU cannot run it.
+    """
     gpu = gpu_named(arguments.gpu)
     reason = unsupported(architecture, checkpoint, gpu, arguments.gpus, arguments.kv_cache_dtype)
     if reason:
         raise UsageError(reason)
-    limits = vllm_default_limits(
-        gpu, max_model_len=arguments.max_model_len, gpus=arguments.gpus, kv_cache_dtype=arguments.kv_cache_dtype
-    )
+    limits = limits or default_limits(arguments)
     return fit(
         architecture,
         checkpoint,
@@ -94,5 +132,16 @@ def memory_of(arguments: argparse.Namespace, architecture: Architecture, checkpo
         max_model_len=arguments.max_model_len,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
+        kv_cache_dtype=arguments.kv_cache_dtype,
+        gpu_memory_utilization=limits.gpu_memory_utilization,
+    )
+
+
+def default_limits(arguments: argparse.Namespace) -> VllmLimits:
+    """Return vLLM's own limits on the GPU that the arguments name."""
+    return vllm_default_limits(
+        gpu_named(arguments.gpu),
+        max_model_len=arguments.max_model_len,
+        gpus=arguments.gpus,
         kv_cache_dtype=arguments.kv_cache_dtype,
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from planning.commands.common import UsageError, as_json
+from planning.commands.evaluate_logs import evaluate_kv_cache_logs
 from planning.facts.measurements import Measurement, measurements
 from planning.facts.table import InvalidTable
 from planning.speed import CONSTANTS
@@ -27,8 +28,12 @@ from planning.speed_evaluation import (
 
 def configure(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    command.add_argument(
-        "--measurements", type=Path, metavar="FILE.csv", required=True, help="columns of throughput_measurements.csv"
+    files = command.add_mutually_exclusive_group(required=True)
+    files.add_argument(
+        "--measurements", type=Path, metavar="FILE.csv", help="the speed model; columns of throughput_measurements.csv"
+    )
+    files.add_argument(
+        "--kv-cache-logs", type=Path, metavar="FILE.csv", help="the memory model; columns of vllm_kv_cache_logs.csv"
     )
     command.add_argument(
         "--leave-one-source-out",
@@ -39,6 +44,10 @@ def configure(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Return what the command prints."""
+    if arguments.kv_cache_logs is not None:
+        if arguments.leave_one_source_out:
+            raise UsageError("--leave-one-source-out refits the speed model: it goes with --measurements only")
+        return evaluate_kv_cache_logs(arguments.kv_cache_logs, as_data=arguments.json)
     rows = _read(arguments.measurements)
     judged, left_out = predictions(rows)
     if not judged:

@@ -47,13 +47,26 @@ class Architecture:
     windows)."""
     source: str
     notes: str
-
-    @property
-    def uses_latent_attention(self) -> bool:
-        """The cache is a compressed latent (MLA), so its size does not follow from the heads and every GPU of a tensor
-        parallel group holds all of it.
-        """
-        return self.kv_bytes_per_token_bf16 != kv_bytes_per_token(self.layers, self.kv_heads, self.head_dim)
+    uses_latent_attention: bool = False
+    """The cache is a compressed latent (MLA), so its size does not follow from the heads and every GPU of a tensor
+    parallel group holds all of it."""
+    global_kv_bytes_per_token_bf16: int | None = None
+    """The part of ``kv_bytes_per_token_bf16`` in layers that keep the whole context; None: by the share of layers."""
+    state_bytes_per_sequence: int = 0
+    """Recurrent state of linear-attention and Mamba layers in all layers: fixed, whatever the context."""
+    intermediate_size: int = 0
+    """Width of the widest feed-forward that one token passes (for experts, of one expert); 0: follows from the
+    parameter count."""
+    routed_billion: float = 0.0
+    """Parameters of routed experts; 0: follows from total and active parameters."""
+    unquantised_billion: float = 0.0
+    """Parameters beside embeddings that quantised checkpoints keep at 16 bit: vision towers, routers, norms."""
+    replicated_billion: float = 0.0
+    """Parameters that every GPU of a tensor parallel group holds whole: MLA's down-projections, routers, norms."""
+    image_token_values: int = 0
+    """Values that the vision encoder hands over for one image token; 0 without one."""
+    encoder_values: int = 0
+    """Values alive at the vision encoder's peak, for one image token that it hands over."""
 
 
 def kv_bytes_per_token(layers: int, kv_heads: int, head_dim: int) -> int:
@@ -97,19 +110,27 @@ _COLUMNS = (
     "tied_embeddings",
     "sliding_window",
     "global_attention_layers",
+    "intermediate_size",
+    "routed_billion",
+    "unquantised_billion",
+    "replicated_billion",
+    "image_token_values",
+    "encoder_values",
 )
 
 
 def _architecture(row: Row) -> Architecture:
+    layers, kv_heads, head_dim = row.integer("layers"), row.integer("kv_heads"), row.integer("head_dim")
+    kv_bytes = row.integer("kv_bytes_per_token_bf16")
     return Architecture(
         model_id=row.name("model_id"),
         params_billion=row.number("params_billion"),
         active_params_billion=row.number("active_params_billion"),
-        layers=row.integer("layers"),
+        layers=layers,
         hidden_size=row.integer("hidden_size"),
         attention_heads=row.integer("attention_heads"),
-        kv_heads=row.integer("kv_heads"),
-        head_dim=row.integer("head_dim"),
+        kv_heads=kv_heads,
+        head_dim=head_dim,
         vocab_size=row.integer("vocab_size"),
         tied_embeddings=row.yes("tied_embeddings"),
         experts=row.integer("experts"),
@@ -119,9 +140,16 @@ def _architecture(row: Row) -> Architecture:
         max_context=row.integer("max_context"),
         license=row.name("license"),
         gated=_gated(row),
-        kv_bytes_per_token_bf16=row.integer("kv_bytes_per_token_bf16"),
+        kv_bytes_per_token_bf16=kv_bytes,
         source=row.name("source"),
         notes=row.text("notes"),
+        uses_latent_attention=kv_bytes != kv_bytes_per_token(layers, kv_heads, head_dim),
+        intermediate_size=row.integer("intermediate_size"),
+        routed_billion=row.number("routed_billion"),
+        unquantised_billion=row.number("unquantised_billion"),
+        replicated_billion=row.number("replicated_billion"),
+        image_token_values=row.integer("image_token_values"),
+        encoder_values=row.integer("encoder_values"),
     )
 
 

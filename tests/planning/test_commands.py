@@ -104,6 +104,34 @@ def test_fit_says_what_is_wrong_with_a_name(
     assert expected in capsys.readouterr().err
 
 
+def test_fit_takes_the_path_of_a_config_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 32768,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert main(["fit", "--model", str(path), "--quantization", "fp16", "--gpu", "L4", "--json"]) == 0
+    fitting = json.loads(capsys.readouterr().out)
+    # Qwen2.5-7B: 7.62 B parameters, 14.25 GiB in vLLM's logs.
+    assert fitting["params_billion"] == pytest.approx(7.616, abs=0.001)
+    assert fitting["weights_gib"] == pytest.approx(14.25, rel=0.01)
+    assert {entry["name"] for entry in fitting["pod"]} == {"host memory", "/dev/shm", "disk for weights"}
+    for more, expected in (
+        (["--max-model-len", "40000"], "7232 fewer; use at most 32768"),
+        (["--gpus", "8"], "sizes that do: 1, 2, 4, the nearest is 4"),
+    ):
+        assert main(["fit", "--model", str(tmp_path), "--gpu", "L4", *more]) == 2
+        assert expected in capsys.readouterr().err
+
+
 def test_speed_rises_with_the_batch_and_marks_what_the_cache_cannot_hold(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["speed", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "L4", "--input-tokens", "900"]
     assert main([*arguments, "--output-tokens", "150", "--batch", "1,8,32,64,128", "--json"]) == 0

@@ -1,10 +1,12 @@
 """The plan of whole stacks: the shipped ones, broken ones, and what must hold for any."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -290,3 +292,30 @@ def test_a_stack_in_any_region_adds_up(region: str) -> None:
     assert sum(item.usd for item in forecast.items) == pytest.approx(forecast.total.expected, abs=0.01)
     assert forecast.total.low <= forecast.total.expected <= forecast.total.high
     assert forecast.total.expected <= forecast.baseline_usd
+
+
+def test_a_tier_names_a_model_outside_the_catalogue_by_its_config_json(tmp_path: Path) -> None:
+    architecture = {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 32768,
+    }
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "config.json").write_text(json.dumps(architecture))
+    text = (ROOT / "Pulumi.dev.yaml").read_text()
+    given = yaml.safe_load(text)
+    tier = given["config"]["frugal-llm:tiers"][0]
+    tier |= {"model": "own/qwen-7b", "architecture": "models/config.json", "quantization": "auto"}
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(given))
+    read = read_stack(tmp_path / "Pulumi.dev.yaml")
+    plan = plan_config(read.region, dict(read.values))[1]
+    assert plan.tiers[0].checkpoint.repository == "own/qwen-7b"
+    (tmp_path / "models" / "config.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"architecture.*names no model_type"):
+        plan_config(read.region, dict(read.values))

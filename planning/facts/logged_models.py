@@ -1,0 +1,108 @@
+"""Architectures of models that appear in public vLLM logs: more than the catalogue serves by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+from planning.facts.models import Architecture
+from planning.facts.table import DATA, Row, read_table
+
+#: Parts of a repository's name that say nothing about the shape of the model: who tuned it, when, in which format.
+_NOT_SHAPE = re.compile(
+    r"[-_.](?:"
+    r"instruct|chat|it|base|hf|meta|dynamic|static|block|quantized|quantization|quant|unsloth|bnb|4bit|8bit|gguf|exl2|"
+    r"awq|gptq|marlin|autoround|w4a16|w8a8|w8a16|g128|int4|int8|fp4|fp8|nvfp4|mxfp4|bf16|fp16|kv|q\d(?:_k)?(?:_[msl0])?|"
+    r"\d{4}|thinking|reasoning|autofp8|torchao|per|tensor|channel|symmetric|sym"
+    r")(?=$|[-_.])"
+)
+
+
+@cache
+def logged_models() -> Mapping[str, Architecture]:
+    """Architectures by the shape part of their names (``data/logged_models.csv``)."""
+    known: dict[str, Architecture] = {}
+    for names, architecture in read_table(DATA / "logged_models.csv", _COLUMNS, _logged_model):
+        known.update(dict.fromkeys(map(shape_name, names), architecture))
+    return MappingProxyType(known)
+
+
+def logged_model(name: str) -> Architecture | None:
+    """The architecture of a model as a log names it, whatever its tuning or quantisation; None when not known."""
+    return logged_models().get(shape_name(name))
+
+
+def shape_name(name: str) -> str:
+    """A model's name without its owner and all that does not change its shape."""
+    text = re.sub(r"\s*\(.*\)$", "", name).rpartition("/")[2].casefold()
+    text = re.sub(r"\.gguf$", "", text).removeprefix("meta-").removeprefix("nvidia-")
+    while (shorter := _NOT_SHAPE.sub("", text)) != text:
+        text = shorter
+    return text
+
+
+_COLUMNS = (
+    "names",
+    "params_billion",
+    "active_params_billion",
+    "layers",
+    "hidden_size",
+    "attention_heads",
+    "kv_heads",
+    "head_dim",
+    "vocab_size",
+    "tied_embeddings",
+    "experts",
+    "experts_per_token",
+    "sliding_window",
+    "global_attention_layers",
+    "max_context",
+    "kv_bytes_per_token_bf16",
+    "global_kv_bytes_per_token_bf16",
+    "uses_latent_attention",
+    "state_bytes_per_sequence",
+    "intermediate_size",
+    "routed_billion",
+    "unquantised_billion",
+    "replicated_billion",
+    "image_token_values",
+    "encoder_values",
+    "source",
+)
+
+
+def _logged_model(row: Row) -> tuple[tuple[str, ...], Architecture]:
+    names = tuple(row.name("names").split("|"))
+    return names, Architecture(
+        model_id=names[0],
+        params_billion=row.number("params_billion"),
+        active_params_billion=row.number("active_params_billion"),
+        layers=row.integer("layers"),
+        hidden_size=row.integer("hidden_size"),
+        attention_heads=row.integer("attention_heads"),
+        kv_heads=row.integer("kv_heads"),
+        head_dim=row.integer("head_dim"),
+        vocab_size=row.integer("vocab_size"),
+        tied_embeddings=row.yes("tied_embeddings"),
+        experts=row.integer("experts"),
+        experts_per_token=row.integer("experts_per_token"),
+        sliding_window=row.optional(row.integer, "sliding_window"),
+        global_attention_layers=row.integer("global_attention_layers"),
+        max_context=row.integer("max_context"),
+        license="",
+        gated=False,
+        kv_bytes_per_token_bf16=row.integer("kv_bytes_per_token_bf16"),
+        source=row.name("source"),
+        notes="",
+        uses_latent_attention=row.yes("uses_latent_attention"),
+        global_kv_bytes_per_token_bf16=row.integer("global_kv_bytes_per_token_bf16"),
+        state_bytes_per_sequence=row.integer("state_bytes_per_sequence"),
+        intermediate_size=row.integer("intermediate_size"),
+        routed_billion=row.number("routed_billion"),
+        unquantised_billion=row.number("unquantised_billion"),
+        replicated_billion=row.number("replicated_billion"),
+        image_token_values=row.integer("image_token_values"),
+        encoder_values=row.integer("encoder_values"),
+    )

@@ -1,0 +1,233 @@
+"""Architectures counted from ``config.json``. The configurations are the published numbers of the repositories named;
+a family is proven for the models here, not for every model of its type.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planning.facts.hugging_face import ConfigError, architecture_of, divisors, published_model, read_config
+from planning.facts.logged_models import logged_model, logged_models, shape_name
+from planning.facts.models import model
+
+LLAMA_8B: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+QWEN_30B: dict[str, Any] = {
+    "model_type": "qwen3_moe",
+    "num_hidden_layers": 48,
+    "hidden_size": 2048,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "sliding_window": None,
+    "vocab_size": 151936,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 40960,
+}
+DEEPSEEK_R1: dict[str, Any] = {
+    "model_type": "deepseek_v3",
+    "num_hidden_layers": 61,
+    "hidden_size": 7168,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "first_k_dense_replace": 3,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "vocab_size": 129280,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 163840,
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+}
+GPT_OSS_20B: dict[str, Any] = {
+    "model_type": "gpt_oss",
+    "num_hidden_layers": 24,
+    "hidden_size": 2880,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 2880,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 4,
+    "sliding_window": 128,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "vocab_size": 201088,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+    "quantization_config": {"quant_method": "mxfp4"},
+}
+GEMMA_3_4B: dict[str, Any] = {
+    "model_type": "gemma3",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "hidden_size": 2560,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "intermediate_size": 10240,
+        "sliding_window": 1024,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+    "vision_config": {"num_hidden_layers": 27, "hidden_size": 1152, "intermediate_size": 4304},
+}
+NEMOTRON_NANO: dict[str, Any] = {
+    "model_type": "nemotron_h",
+    "num_hidden_layers": 52,
+    "hybrid_override_pattern": "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+    "hidden_size": 2688,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "intermediate_size": 1856,
+    "moe_intermediate_size": 1856,
+    "moe_shared_expert_intermediate_size": 3712,
+    "n_routed_experts": 128,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 6,
+    "mamba_num_heads": 64,
+    "mamba_head_dim": 64,
+    "ssm_state_size": 128,
+    "n_groups": 8,
+    "conv_kernel": 4,
+    "mamba_ssm_cache_dtype": "float32",
+    "vocab_size": 131072,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 262144,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "model_id"),
+    [
+        (LLAMA_8B, "meta-llama/Llama-3.1-8B-Instruct"),
+        (QWEN_30B, "Qwen/Qwen3-30B-A3B"),
+        (DEEPSEEK_R1, "deepseek-ai/DeepSeek-R1"),
+        (GPT_OSS_20B, "openai/gpt-oss-20b"),
+        (GEMMA_3_4B, "google/gemma-3-4b-it"),
+    ],
+)
+def test_a_configuration_gives_the_catalogues_architecture(config: dict[str, Any], model_id: str) -> None:
+    counted, listed = architecture_of(config, model_id), model(model_id)
+    assert counted.params_billion == pytest.approx(listed.params_billion, rel=0.002)
+    for name in (
+        "layers",
+        "kv_heads",
+        "head_dim",
+        "vocab_size",
+        "tied_embeddings",
+        "experts",
+        "experts_per_token",
+        "sliding_window",
+        "global_attention_layers",
+        "max_context",
+        "kv_bytes_per_token_bf16",
+        "uses_latent_attention",
+    ):
+        assert getattr(counted, name) == getattr(listed, name), name
+
+
+def test_active_parameters_are_the_published_ones() -> None:
+    assert architecture_of(QWEN_30B, "").active_params_billion == pytest.approx(3.353, rel=0.002)
+    # DeepSeek's paper: 37 B, without the input embeddings (0.9 B).
+    assert architecture_of(DEEPSEEK_R1, "").active_params_billion == pytest.approx(37 + 0.9, rel=0.02)
+
+
+def test_a_hybrid_has_a_cache_in_its_attention_layers_and_a_state_in_the_others() -> None:
+    nano = architecture_of(NEMOTRON_NANO, "")
+    # NVIDIA: 31.6 B parameters, 3.6 B active with embeddings; 6 attention and 23 Mamba-2 layers.
+    assert nano.params_billion == pytest.approx(31.6, rel=0.005)
+    assert nano.active_params_billion == pytest.approx(3.6, rel=0.01)
+    assert nano.kv_bytes_per_token_bf16 == 6 * 2 * 2 * 128 * 2
+    assert nano.state_bytes_per_sequence == 23 * (64 * 64 * 128 * 4 + (4096 + 2 * 8 * 128) * 3 * 2)
+
+
+def test_the_release_has_the_method_of_its_quantization_config() -> None:
+    assert published_model(LLAMA_8B, "own/llama").checkpoint.method == "fp16"
+    assert published_model(DEEPSEEK_R1, "own/r1").checkpoint.method == "fp8"
+    # Hugging Face lists 13.8 GB of gpt-oss-20b's safetensors.
+    assert published_model(GPT_OSS_20B, "own/oss").checkpoint.weights_gb == pytest.approx(13.8, rel=0.01)
+    groups = {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}
+    config = {**LLAMA_8B, "quantization_config": {"quant_method": "compressed-tensors", "config_groups": groups}}
+    assert published_model(config, "own/w4").checkpoint.method == "w4a16"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "is not JSON: line 1"),
+        ("[]", "holds no JSON object"),
+        ("{}", "names no model_type"),
+        (json.dumps({**LLAMA_8B, "model_type": "rwkv"}), "model_type rwkv is not known; known are bamba, "),
+        (
+            json.dumps({"model_type": "llama", "hidden_size": 8}),
+            "needs num_hidden_layers or n_layer, num_attention_heads",
+        ),
+        (json.dumps({**LLAMA_8B, "quantization_config": {"quant_method": "hqq"}}), "names hqq; known are awq"),
+    ],
+)
+def test_a_file_that_is_no_architecture_is_an_error_that_says_why(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json") as error:
+        read_config(tmp_path)
+    assert expected in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        read_config(tmp_path / "config.json")
+
+
+def test_all_missing_fields_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        architecture_of({"model_type": "qwen3_moe"}, "")
+    for field in ("hidden_size", "num_attention_heads", "vocab_size", "num_experts_per_tok"):
+        assert field in str(error.value)
+
+
+def test_parallel_sizes_divide_the_heads() -> None:
+    assert divisors(64, 8) == (1, 2, 4, 8)
+    # Qwen2.5-7B and Yi-34B.
+    assert divisors(28, 4) == (1, 2, 4)
+    assert divisors(56, 8) == (1, 2, 4, 8)
+
+
+def test_names_of_logs_lose_what_does_not_change_the_shape() -> None:
+    assert shape_name("hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4") == "llama-3.1-70b"
+    assert shape_name("RedHatAI/Qwen3-235B-A22B-Instruct-2507-FP8-dynamic") == "qwen3-235b-a22b"
+    assert logged_model("unsloth/Phi-4-unsloth-bnb-4bit") is logged_models()["phi-4"]
+    assert logged_model("Qwen/Qwen3-9999B") is None
+
+
+def test_every_catalogue_model_has_the_same_architecture_in_the_logs_file() -> None:
+    for name, logged in logged_models().items():
+        assert logged.params_billion >= logged.routed_billion, name
+    for model_id in ("Qwen/Qwen3-14B", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3", "01-ai/Yi-34B-Chat"):
+        logged = logged_model(model_id)
+        assert logged is not None
+        assert logged.params_billion == pytest.approx(model(model_id).params_billion, rel=0.001)
