@@ -7,6 +7,7 @@ the profiled activation peak, non-torch memory and CUDA graphs come first, the K
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -55,6 +56,9 @@ _VISIBLE_GIB = {
     "B200": 178.35,
     "L40S": 44.42,
     "RTX-PRO-6000": 94.97,
+    "A6000": 47.4,
+    "RTX-A6000": 47.4,
+    "RTX-6000-Ada": 47.4,
     "GB10 (DGX Spark)": 121.69,
 }
 _VISIBLE_SHARE = 0.99
@@ -303,9 +307,27 @@ def visible_gib(gpu: Gpu) -> float:
 
 def visible_gib_named(name: str) -> float | None:
     """GiB that vLLM sees on a GPU that need not be in the catalogue; None when nobody has logged it."""
-    if name in _VISIBLE_GIB:
-        return _VISIBLE_GIB[name]
-    return visible_gib(gpus()[name]) if name in gpus() else None
+    known = gpu_name(name)
+    if known in _VISIBLE_GIB:
+        return _VISIBLE_GIB[known]
+    if known in gpus():
+        return visible_gib(gpus()[known])
+    stated = re.search(r"(\d+)[- ]?GB\b", name)
+    return int(stated[1]) * _VISIBLE_SHARE if stated else None
+
+
+@cache
+def gpu_name(text: str) -> str:
+    """The catalogue's name of a GPU as people write it: ``NVIDIA A100 80GB PCIe``, ``h100-sxm``; else the text."""
+    by_folded = {known.casefold(): known for known in (*gpus(), *_VISIBLE_GIB)}
+    folded = re.sub(r"^(nvidia|geforce|tesla)[- ]|[- ]?\(r\)", "", text.casefold().replace("_", "-"))
+    folded = re.sub(r"^(geforce|tesla)[- ]", "", folded).replace(" ", "-")
+    while folded not in by_folded:
+        shorter = re.sub(r"-(sxm\d?|pcie|hbm\d?e?|\d+gb|server-edition|blackwell)$", "", folded)
+        if shorter == folded:
+            return text
+        folded = shorter
+    return by_folded[folded]
 
 
 def sampler_gib(vocab_size: int, gpus: int, max_num_seqs: int, vllm: tuple[int, ...] = PINNED_VLLM) -> float:

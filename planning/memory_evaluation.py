@@ -29,6 +29,7 @@ from planning.memory import (
     activation_gib,
     communication_gib,
     cuda_graphs_gib,
+    gpu_name,
     sampler_gib,
     visible_gib_named,
     weight_gib_per_gpu,
@@ -122,7 +123,7 @@ def evaluate_logs(path: Path | None = None) -> LogEvaluation:
 
 def predict(log: KvCacheLog) -> LogPrediction | str:
     """KV cache per GPU of one log, or the general reason why it cannot be predicted."""
-    if re.match(r"MI\d|Gaudi|TPU|Radeon", log.gpu):
+    if re.match(r"(AMD |Intel |Google )|(Instinct|MI\d|Gaudi|TPU|Radeon|RX-)", log.gpu, re.IGNORECASE):
         return "no NVIDIA GPU"
     if not log.kv_gib_reported:
         return "no KV cache size logged"
@@ -151,7 +152,8 @@ def predict(log: KvCacheLog) -> LogPrediction | str:
         if architecture is not None and computed
         else log.weights_gib_reported or 0.0
     )
-    nvlink = log.gpu in gpus() and gpus()[log.gpu].nvlink == "yes"
+    known = gpus().get(gpu_name(log.gpu))
+    nvlink = known is not None and known.nvlink == "yes"
     taken = weights + activations + NON_TORCH_GIB + communication_gib(count, nvlink=nvlink)
     if log.gpu in UNIFIED_MEMORY:
         taken += UNIFIED_HOST_GIB
@@ -168,7 +170,7 @@ def vllm_version(text: str) -> tuple[int, ...]:
 
 def _limits(log: KvCacheLog, visible: float, context: int, version: tuple[int, ...]) -> tuple[int, int]:
     """Sequences and tokens of a step: as logged, else vLLM's defaults for the version and the GPU's memory."""
-    large = visible >= _LARGE_GPU_GIB and not log.gpu.startswith("A100") and log.gpu not in UNIFIED_MEMORY
+    large = visible >= _LARGE_GPU_GIB and not gpu_name(log.gpu).startswith("A100") and log.gpu not in UNIFIED_MEMORY
     if version < _V1_ENGINE:
         whole = max(context, _SMALL_STEP) if context <= _CHUNKS_ABOVE else _SMALL_STEP
         return log.max_num_seqs or 256, log.max_num_batched_tokens or whole

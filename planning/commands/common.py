@@ -21,6 +21,10 @@ from settings import did_you_mean
 _DEFAULT_MAX_MODEL_LEN = 8192
 
 
+#: KV cache dtypes that store a vector value by value, so MLA's latent as well as heads.
+_ANY_ATTENTION = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2")
+
+
 class UsageError(Exception):
     """Arguments that parse but name something that is not there."""
 
@@ -57,6 +61,12 @@ def subject(arguments: argparse.Namespace) -> Architecture:
     architecture = _architecture(arguments.model)
     if arguments.gpu not in gpus():
         raise UsageError(f"--gpu {arguments.gpu}: no such GPU; {did_you_mean(arguments.gpu, gpus())}")
+    dtype, latent = arguments.kv_cache_dtype, architecture.uses_latent_attention
+    if dtype.endswith("_ds_mla") != latent and dtype not in _ANY_ATTENTION:
+        kind = "latent attention (MLA)" if latent else "attention without a latent"
+        raise UsageError(
+            f"--kv-cache-dtype {dtype} does not store {kind}, which {arguments.model} has; use auto or fp8"
+        )
     most = architecture.max_context
     if most and arguments.max_model_len > most:
         raise UsageError(
@@ -92,18 +102,20 @@ def _published(path: str) -> PublishedModel:
         raise UsageError(f"--model {error}") from None
 
 
+def known_checkpoints(architecture: Architecture) -> tuple[Checkpoint, ...]:
+    """Every checkpoint of a model: the catalogue's, or the one release that a ``config.json`` describes."""
+    if is_config_path(architecture.model_id):
+        return (_published(architecture.model_id).checkpoint,)
+    return checkpoints(architecture.model_id)
+
+
 def checkpoint_of(architecture: Architecture, quantization: str) -> Checkpoint:
     """The model's checkpoint of a method; one that nobody published is computed, and said to be missing.
 
     ``own`` is the model's own release.
     """
     method = "fp16" if quantization == "bf16" else quantization
-    known = (
-        (_published(architecture.model_id).checkpoint,)
-        if is_config_path(architecture.model_id)
-        else checkpoints(architecture.model_id)
-    )
-    for checkpoint in known:
+    for checkpoint in known_checkpoints(architecture):
         if method in {checkpoint.method, "own"}:
             return checkpoint
     size = architecture.params_billion * BITS_PER_WEIGHT[method] / 8

@@ -5,8 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from planning.commands.common import UsageError, add_replica, as_json, checkpoint_of, memory_of, positive, subject
-from planning.facts.checkpoints import Checkpoint, checkpoints
+from planning.commands.common import (
+    UsageError,
+    add_replica,
+    as_json,
+    checkpoint_of,
+    known_checkpoints,
+    memory_of,
+    positive,
+    subject,
+)
+from planning.facts.checkpoints import Checkpoint
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.models import Architecture
 from planning.facts.quality import checkpoint_loss
@@ -85,7 +94,7 @@ def _fitting(arguments: argparse.Namespace, architecture: Architecture) -> tuple
             raise UsageError(f"{checkpoint.method} does not fit on {arguments.gpus} x {arguments.gpu}: {memory.reason}")
         return checkpoint, memory
     reasons: list[str] = []
-    known = [entry for entry in checkpoints(architecture.model_id) if entry.method in BITS_PER_WEIGHT]
+    known = [entry for entry in known_checkpoints(architecture) if entry.method in BITS_PER_WEIGHT]
     size = architecture.params_billion
     for checkpoint in sorted(known, key=lambda entry: checkpoint_loss(size, entry).percent):
         try:

@@ -203,10 +203,11 @@ def architecture_of(config: Config, name: str, source: str = "config.json") -> A
         "experts_per_token",
         default=0 if experts <= 1 and kind not in _EXPERTS else None,
     )
+    kept = _kept(config)
     shapes = _Shapes(kind, reader, layers, hidden, heads, kv_heads, head_dim, experts, chosen)
     if not reader.missing:
         for index in range(layers):
-            shapes.add_layer(count, index)
+            shapes.add_layer(count, index, attention_kept="self_attn" in kept, shared_kept="shared_expert" in kept)
     if reader.missing:
         fields = ", ".join(dict.fromkeys(reader.missing))
         raise ConfigError(f"model_type {kind} needs {fields}, which the file does not give")
@@ -339,15 +340,17 @@ class _Shapes:
     def _width_of_expert(self) -> int:
         return self.reader.integer("moe_intermediate_size", "intermediate_size")
 
-    def add_layer(self, count: _Count, index: int) -> None:
-        """Add the parameters and caches of one layer."""
+    def add_layer(self, count: _Count, index: int, *, attention_kept: bool, shared_kept: bool) -> None:
+        """Add the parameters and caches of one layer; what is kept stays at 16 bit in the quantised release."""
         kind = self.kinds[index] if index < len(self.kinds) else "global"
         norms = 2 * self.hidden
         count.total += norms
         count.unquantised += norms
         count.replicated += norms
+        before = count.total
         if kind in {"global", "local"}:
             self._add_attention(count, local=kind == "local")
+            count.unquantised += count.total - before if attention_kept else 0
         elif kind == "state":
             self._add_state(count)
         if self.kind == "nemotron_h":
@@ -356,7 +359,11 @@ class _Shapes:
             elif kind == "mlp":
                 count.total += 2 * self.hidden * self._dense_width()
             return
+        before, routed, unquantised = count.total, count.routed, count.unquantised
         self._add_feed_forward(count, index)
+        if shared_kept and count.routed > routed:
+            # All but the routed experts, and but the router, which is counted as kept already.
+            count.unquantised += count.total - before - (count.routed - routed) - (count.unquantised - unquantised)
 
     def _add_attention(self, count: _Count, *, local: bool) -> None:
         hidden, heads = self.hidden, self.heads
@@ -493,6 +500,16 @@ def _language_model(config: Config) -> tuple[Config, str]:
         known = ", ".join(KNOWN_TYPES)
         raise ConfigError(f"model_type {kind} is not known; known are {known}")
     return text, kind
+
+
+def _kept(config: Config) -> str:
+    """Modules that the quantised release leaves at 16 bit, as ``quantization_config`` names them, in one text."""
+    text = config.get("text_config")
+    nested = config.get("quantization_config") or (cast(Config, text).get("quantization_config") if text else None)
+    if not isinstance(nested, dict):
+        return ""
+    names = cast(Config, nested).get("ignore") or cast(Config, nested).get("modules_to_not_convert") or ()
+    return " ".join(map(str, cast(Sequence[object], names)))
 
 
 def _tied(config: Config, text: Config, kind: str) -> bool:

@@ -177,6 +177,22 @@ def test_the_release_has_the_method_of_its_quantization_config() -> None:
     assert published_model(config, "own/w4").checkpoint.method == "w4a16"
 
 
+def test_modules_that_a_release_leaves_unquantised_count_at_16_bit() -> None:
+    config = {**QWEN_30B, "quantization_config": {"quant_method": "fp8", "ignore": ["re:.*self_attn.*", "lm_head"]}}
+    kept, plain = (
+        published_model(config, ""),
+        published_model({**config, "quantization_config": {"quant_method": "fp8"}}, ""),
+    )
+    attention = 48 * (2048 * 32 * 128 * 2 + 2 * 2048 * 4 * 128)
+    assert kept.checkpoint.weights_gb - plain.checkpoint.weights_gb == pytest.approx(attention / 1e9)
+
+
+def test_the_method_may_stand_in_a_file_of_modelopts_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+    assert read_config(tmp_path, "own/llama").checkpoint.method == "nvfp4"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -95,6 +95,7 @@ def test_fit_as_data_has_the_items_of_the_contract(capsys: pytest.CaptureFixture
         (["--model", "llama-3.1-8b-instruct", "--gpu", "L4"], "did you mean"),
         (["--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "L44"], "no such GPU; did you mean L4"),
         (["--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "L4", "--gpus", "3"], "do not divide over 3 GPUs"),
+        (["--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--kv-cache-dtype", "fp8_ds_mla"], "use auto or fp8"),
     ],
 )
 def test_fit_says_what_is_wrong_with_a_name(
@@ -124,6 +125,9 @@ def test_fit_takes_the_path_of_a_config_json(tmp_path: Path, capsys: pytest.Capt
     assert fitting["params_billion"] == pytest.approx(7.616, abs=0.001)
     assert fitting["weights_gib"] == pytest.approx(14.25, rel=0.01)
     assert {entry["name"] for entry in fitting["pod"]} == {"host memory", "/dev/shm", "disk for weights"}
+    lengths = ["--input-tokens", "900", "--output-tokens", "150"]
+    assert main(["speed", "--model", str(path), "--gpu", "L4", *lengths, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quantization"] == "fp16"
     for more, expected in (
         (["--max-model-len", "40000"], "7232 fewer; use at most 32768"),
         (["--gpus", "8"], "sizes that do: 1, 2, 4, the nearest is 4"),

@@ -12,6 +12,7 @@ import pytest
 from planning.__main__ import main
 from planning.facts.measurements import kv_cache_logs
 from planning.facts.table import DATA
+from planning.memory import gpu_name, visible_gib_named
 from planning.memory_evaluation import LogPrediction, evaluate_logs, predict, vllm_version
 
 LOGS = DATA / "vllm_kv_cache_logs.csv"
@@ -64,6 +65,27 @@ def test_a_model_that_nobody_knows_takes_its_logged_weights() -> None:
 )
 def test_versions_are_read_from_what_logs_say(text: str, version: tuple[int, ...]) -> None:
     assert vllm_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("NVIDIA A100 80GB PCIe", "A100-80GB-PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
+        ("h200-sxm", "H200"),
+        ("Unheard-Of", "Unheard-Of"),
+    ],
+)
+def test_gpus_are_known_by_the_names_that_people_write(text: str, name: str) -> None:
+    assert gpu_name(text) == name
+
+
+def test_an_unknown_gpu_is_taken_by_the_memory_in_its_name_or_left_out() -> None:
+    assert visible_gib_named("RTX-4060-Ti-16GB") == pytest.approx(15.84)
+    log = next(log for log in kv_cache_logs() if log.gpu_memory_gib_reported is None and log.gpu == "H200")
+    assert predict(replace(log, gpu="Unheard-Of")) == "memory of the GPU neither logged nor known"
 
 
 def test_the_command_gives_the_keys_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
