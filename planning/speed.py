@@ -62,29 +62,29 @@ class Work(NamedTuple):
 class SpeedConstants:
     """What the peaks are worth, and what the host costs. Fitted by ``speed_evaluation.fit_constants``."""
 
-    bandwidth_efficiency: float = 0.931
+    bandwidth_efficiency: float = 0.929
     """Achieved share of memory bandwidth."""
-    older_attention_efficiency: float = 0.782
+    older_attention_efficiency: float = 0.783
     """Share of that at which attention kernels read the KV cache before Hopper."""
-    expert_read_efficiency: float = 0.808
+    expert_read_efficiency: float = 0.838
     """Share of that at which routed experts are read: many small matrices, unevenly hit."""
     compute_efficiency: float = 0.717
     """Achieved share of peak operations."""
-    weight_only_efficiency: float = 0.586
+    weight_only_efficiency: float = 0.599
     """Share of that which weight-only kernels reach from Hopper on."""
-    expert_compute_efficiency: float = 0.740
+    expert_compute_efficiency: float = 0.738
     """Share of that which grouped matrix products of experts reach."""
-    link_efficiency: float = 0.469
+    link_efficiency: float = 0.468
     """All-reduce's share of the link rate."""
-    hop_latency_s: float = 0.459e-6
+    hop_latency_s: float = 0.472e-6
     """All-reduce's latency from GPU to GPU."""
-    step_overhead_s: float = 864e-6
+    step_overhead_s: float = 833e-6
     """Scheduler, input preparation and sampler of a step."""
     layer_overhead_s: float = 51.3e-6
     """Launches of a layer's kernels, and their ends where the GPU idles."""
     layer_overhead_before_v1_s: float = 90.6e-6
     layer_overhead_eager_s: float = 349e-6
-    sequence_overhead_s: float = 6.32e-6
+    sequence_overhead_s: float = 6.43e-6
     """Scheduling, sampling and detokenising of a sequence and step."""
     sequence_overhead_before_v1_s: float = 65.8e-6
 
