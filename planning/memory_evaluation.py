@@ -128,7 +128,7 @@ def predict(log: KvCacheLog) -> LogPrediction | str:
     if not log.kv_gib_reported:
         return "no KV cache size logged"
     if log.gpu_memory_utilization is None:
-        return "gpu_memory_utilization not logged"
+        return "utilization not logged"
     visible = log.gpu_memory_gib_reported or visible_gib_named(log.gpu)
     if visible is None:
         return "memory of the GPU neither logged nor known"

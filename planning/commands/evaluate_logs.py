@@ -55,7 +55,7 @@ def evaluate_kv_cache_logs(path: Path, *, as_data: bool) -> str:
     printed = plain_table(headline, columns, rows, color=color)
     if not left_out:
         return printed
-    told = [(reason, _label(log)) for reason, logs in evaluation.left_out.items() for log in logs]
+    told = [(reason, _label(log)[:52]) for reason, logs in evaluation.left_out.items() for log in logs]
     return printed + plain_table("Left out", (("reason", "left"), ("log", "left")), told, color=color)
 
 

@@ -30,7 +30,7 @@ def test_rows_are_left_out_for_general_reasons_only() -> None:
     assert set(evaluation.left_out) <= {
         "no NVIDIA GPU",
         "no KV cache size logged",
-        "gpu_memory_utilization not logged",
+        "utilization not logged",
         "memory of the GPU neither logged nor known",
         "architecture not known and weights not logged",
     }
