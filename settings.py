@@ -185,6 +185,10 @@ class Traffic(Settings):
     """Share of input tokens found in the prefix cache. Saves prefill work only; 0 until measured."""
     burstiness: Annotated[Positive, Field(le=100)] = 1.0
     """Coefficient of variation of the time between requests: 1 is Poisson, public traces reach 1 to 8."""
+    input_tokens_cv: Annotated[NotNegative, Field(le=10)] = 0.7
+    """Coefficient of variation of prompt lengths: 0 is all alike, 1 exponential. 0.7: Azure's conversations of 2023."""
+    output_tokens_cv: Annotated[NotNegative, Field(le=10)] = 1.1
+    """Coefficient of variation of answer lengths. 1.1: Azure's conversations of 2023."""
 
 
 class Disaggregation(Settings):

@@ -195,6 +195,8 @@ class StackBills:
                 output_tokens=mean([part.output_tokens for part in traffic]),
                 prefix_hit_rate=mean([part.prefix_hit_rate for part in traffic]) if levers.prefix_caching else 0.0,
                 arrival_cv=mean([part.burstiness for part in traffic]),
+                input_cv=mean([part.input_tokens_cv for part in traffic]),
+                output_cv=mean([part.output_tokens_cv for part in traffic]),
             ),
             target=Target(settings.slo.ttft_ms, settings.slo.tpot_ms),
             max_model_len=max(member.settings.max_model_len for member in tiers)

@@ -268,10 +268,10 @@ def _vllm_limits(
             load = model.largest(demand.target, sequences)
             if load is None:
                 break
-            wanted = max(LEAST_MAX_NUM_SEQS, math.ceil(load.sequences_p999 / 8) * 8) if tuned else default.max_num_seqs
+            wanted = max(LEAST_MAX_NUM_SEQS, math.ceil(load.sequences_p99 / 8) * 8) if tuned else default.max_num_seqs
             memory = _fit(demand, checkpoint, default, gpu, wanted, batched_tokens)
             room = _sequences(demand, memory, speed) if memory.fits else 0
-            if room >= load.sequences_p999:
+            if room >= load.sequences_p99:
                 limits = VllmLimits(
                     tensor_parallel_size=count,
                     max_model_len=demand.max_model_len,
@@ -345,10 +345,10 @@ def _fit(
 
 
 def _sequences(demand: Demand, memory: MemoryFit, speed: ReplicaSpeed) -> int:
-    """How many requests of the demand's mean length the KV cache holds at their longest."""
-    longest = demand.workload.input_tokens + demand.workload.output_tokens
+    """How many running requests of the demand's mean size the KV cache holds."""
+    running = demand.workload.running_tokens
     full = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, demand.max_model_len)
-    mean = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, longest)
+    mean = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, running)
     return math.floor(memory.full_length_sequences * full / mean)
 
 
@@ -403,7 +403,7 @@ def _cpu_options(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iter
             )
             yield Miss(label, reason, unloaded.ttft_p95_ms, unloaded.tpot_p95_ms)
             continue
-        slots = load.sequences_p999
+        slots = load.sequences_p99
         memory = weights_gib + slots * slot_gib + LLAMA_CPP_MEMORY_GIB
         yield Option(
             checkpoint=checkpoint,

@@ -81,7 +81,7 @@ class Limits:
     max_model_len: int
 
     def __post_init__(self) -> None:
-        """vLLM refuses to start so, and without room for a step of every sequence the loop would not be vLLM's."""
+        """VLLM refuses to start so, and without room for a step of every sequence the loop would not be vLLM's."""
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens {self.max_num_batched_tokens} is below max_num_seqs {self.max_num_seqs}"
@@ -140,13 +140,10 @@ def mixed_step_s(
 ) -> float:
     """Time of one engine step: decodes of a mean context, and prompts' chunks as (tokens before, tokens after).
 
-    The decodes pay for reading the weights, and the chunks come on top with their own work, attention from their
-    place in the prompt. A step of chunks alone takes no less than one that reads the weights for nothing.
+    Every step pays for launches and for reading the weights, even without decodes; the chunks come on top with their
+    own work, attention from their place in the prompt.
     """
-    prefill = sum(speed.prefill_s(end, start) for start, end in chunks)
-    if sequences:
-        return speed.step_s(sequences, context_tokens) + prefill
-    return max(speed.step_s(0, 0), prefill)
+    return speed.step_s(max(1, sequences), context_tokens) + sum(speed.prefill_s(end, start) for start, end in chunks)
 
 
 def simulate(

@@ -1,7 +1,7 @@
-"""The simulation against published latencies: TPOT and TTFT of measured rows by source, and the rows that say nothing.
+"""The simulation against published latencies: TPOT and TTFT of measured rows by source, and the rows left out.
 
-Every row is run as its source ran it, as far as that is known: a held number of clients (closed loop) from a cold start,
-ten requests a client, or Poisson arrivals at the stated rate; driven by the speed form alone.
+Every row is run as its source ran it, as far as that is known: a held number of clients (closed loop) from a cold
+start, ten requests a client, or Poisson arrivals at the stated rate; driven by the speed form alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from random import Random
 
 from planning.facts.checkpoints import Checkpoint
 from planning.facts.gpus import gpus
@@ -19,6 +18,7 @@ from planning.facts.measurements import Measurement, measured_architectures
 from planning.memory import fit
 from planning.simulation import ClosedLoop, Distribution, Limits, OpenLoop, Outcome, Traffic, gamma, simulate
 from planning.speed import gpu_speed
+from planning.speed_evaluation import METHODS, generation, measured_by
 
 #: InferenceMAX (README, 2025): ``--num-prompts`` is ten times ``--max-concurrency``, ``--random-range-ratio 0.8`` draws
 #: lengths evenly from 0.8 to 1 of the nominal one, ``--max-num-seqs`` is the concurrency and
@@ -26,8 +26,6 @@ from planning.speed import gpu_speed
 _REQUESTS_PER_CLIENT = 10
 _RANGE_RATIO = 0.8
 _BATCHED_TOKENS = 8192
-
-_METHODS = {"bf16": "fp16", "w8a8-int8": "int8", "w8a16": "fp8", "awq-int4": "awq", "gptq-int4": "gptq"}
 
 #: Why a row has nothing to say about a scheduler in steady state: marks in its notes, and the reason.
 _TRAPS = (
@@ -76,7 +74,7 @@ def evaluate_latencies(rows: Iterable[Measurement]) -> LatencyEvaluation:
             continue
         # A batch that starts together tells the time of all its prompts, and no request's wait.
         queued = not _static(row)
-        errors.setdefault(_publisher(row), []).append(
+        errors.setdefault(measured_by(row), []).append(
             (
                 _error(outcome.tpot_ms.p50, row.tpot_p50_ms),
                 _error(outcome.tpot_ms.p99, row.tpot_p99_ms),
@@ -110,7 +108,7 @@ def simulated(row: Measurement) -> Outcome | str:
         return "unknown GPU"
     method, _, kv_dtype = row.quantization.partition("+kv")
     kv_cache_dtype = kv_dtype or "auto"
-    checkpoint = Checkpoint(row.model, _METHODS.get(method, method), row.model, 0.0, verified=True, source=row.source)
+    checkpoint = Checkpoint(row.model, METHODS.get(method, method), row.model, 0.0, verified=True, source=row.source)
     clients = max(1, round(row.concurrency))
     longest = round(row.input_tokens + row.output_tokens)
     # A batch that starts together is prefilled together.
@@ -125,10 +123,10 @@ def simulated(row: Measurement) -> Outcome | str:
         max_num_batched_tokens=min(batched, _BATCHED_TOKENS),
         kv_cache_dtype=kv_cache_dtype,
     )
-    if not memory.fits:
-        return "does not fit by the memory model"
-    limits = Limits(clients, batched, int(memory.full_length_sequences * longest), longest)
-    speed = gpu_speed(architecture, checkpoint, gpu, row.gpu_count, kv_cache_dtype)
+    # It ran, so that it did fit: where the memory model disagrees, the cache is taken for no limit.
+    room = memory.full_length_sequences if memory.fits else clients
+    limits = Limits(clients, batched, int(room * longest), longest)
+    speed = gpu_speed(architecture, checkpoint, gpu, row.gpu_count, kv_cache_dtype, engine=generation(row))
     poisson = re.search(r"Poisson arrivals (\d+) req/s", row.notes)
     if poisson:
         rate = float(poisson[1])
@@ -148,13 +146,6 @@ def _lengths(row: Measurement, nominal: float) -> Distribution:
     if "InferenceMAX" in row.notes:
         return lambda random: nominal * random.uniform(_RANGE_RATIO, 1)
     return gamma(nominal, 1.0 if "ShareGPT" in row.notes else 0.0)
-
-
-def _publisher(row: Measurement) -> str:
-    """The project or site that published a row; NVIDIA's sample tells two campaigns apart."""
-    name = re.sub(r"^github |^https?://", "", row.source)
-    name = " ".join(name.split()[:2]) if name.startswith(("vLLM", "MLPerf")) else name.split()[0].split("@")[0]
-    return f"{name} {row.notes.split()[0]}" if "aiconfigurator" in name else name
 
 
 def _error(predicted: float, measured: float | None) -> float | None:

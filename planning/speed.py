@@ -298,10 +298,11 @@ def gpu_speed(
     gpus: int,
     kv_cache_dtype: str = "auto",
     constants: SpeedConstants = CONSTANTS,
+    engine: Engine = "current",
 ) -> ReplicaSpeed:
-    """Speed of a checkpoint on ``gpus`` GPUs under tensor parallelism in a current engine."""
+    """Speed of a checkpoint on ``gpus`` GPUs under tensor parallelism, in a current engine unless said otherwise."""
     work = gpu_work(architecture, checkpoint, gpu, gpus)
-    unit = constants.seconds_per_unit()
+    unit = constants.seconds_per_unit(engine)
 
     def seconds(part: Work) -> float:
         return sum(amount * each for amount, each in zip(part, unit, strict=True))
