@@ -86,7 +86,7 @@ def _fp8_cache(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
         key=lambda fleet: fleet.usd,
         default=None,
     )
-    held = option.load.sequences_p999
+    held = option.load.sequences_p99
     room = _sequences_in_cache(part, option)
     have = ".".join(map(str, option.gpu.compute_capability))
     move = (

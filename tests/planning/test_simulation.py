@@ -65,16 +65,16 @@ def test_identical_requests_of_a_held_number_of_clients_run_at_the_formulas_thro
     assert 0.98 * step_ms <= outcome.tpot_ms.p50 <= 1.02 * (step_ms + prefills_ms)
 
 
-def test_a_single_client_waits_for_its_prefill_alone() -> None:
+def test_a_single_client_waits_for_its_prefill_and_one_step_alone() -> None:
     outcome = held(1, gamma(900, 0), gamma(400, 0), requests=50)
-    assert outcome.ttft_ms.p99 == pytest.approx(1000 * speed().prefill_s(900), rel=1e-6)
+    assert outcome.ttft_ms.p99 == pytest.approx(1000 * (speed().prefill_s(900) + speed().step_s(1, 0)), rel=1e-6)
     assert outcome.tpot_ms.p50 == pytest.approx(1000 * speed().step_s(1, 1100), rel=0.001)
 
 
 @pytest.mark.parametrize("busy", [0.3, 0.6, 0.8])
 def test_prompts_that_fill_a_step_wait_as_pollaczek_and_khinchine_say(busy: float) -> None:
     """M/D/1: each prompt is one whole step, nothing decodes. 200,000 requests: standard error of the mean below 1 %."""
-    service_s = speed().prefill_s(8192)
+    service_s = speed().prefill_s(8192) + speed().step_s(1, 0)
     outcome = offered(busy / service_s, 1.0, 8192, 1, requests=200_000)
     assert outcome.mean_wait_s == pytest.approx(busy * service_s / (2 * (1 - busy)), rel=0.02)
     assert outcome.requests_per_second == pytest.approx(busy / service_s, rel=0.02)
@@ -128,7 +128,8 @@ def test_cached_prefixes_are_not_computed() -> None:
     plain = Traffic(ClosedLoop(1), gamma(4000, 0), gamma(10, 0))
     cached = Traffic(ClosedLoop(1), gamma(4000, 0), gamma(10, 0), prefix_hit_rate=0.75)
     times = [simulate(speed(), AMPLE, traffic, requests=20, warm_up=1).ttft_ms.p50 for traffic in (plain, cached)]
-    assert times == pytest.approx([1000 * speed().prefill_s(4000), 1000 * speed().prefill_s(4000, 3000)])
+    expected = [speed().prefill_s(4000, cached) + speed().step_s(1, 0) for cached in (0, 3000)]
+    assert times == pytest.approx([1000 * seconds for seconds in expected])
 
 
 @pytest.mark.parametrize("distribution", [gamma(300, 1.5), lognormal(300, 1.5)])
@@ -155,8 +156,12 @@ def test_thousands_of_requests_take_well_under_a_second() -> None:
 
 
 def test_published_times_per_token_are_reproduced_within_a_fifth_in_the_median() -> None:
-    """Rows of vLLM, whose scheduler this is. Other engines and every source: ``evaluate_latencies`` shows them."""
-    ours = evaluate_latencies(row for row in measurements() if row.engine == "vLLM")
-    assert ours.total.rows >= 500
-    assert ours.total.tpot_p50 is not None
-    assert ours.total.tpot_p50 <= 20
+    """Over all sources and engines. Time to first token is not: published figures hold clients and networks too."""
+    result = evaluate_latencies(measurements())
+    assert result.total.rows >= 1200
+    assert result.total.tpot_p50 is not None
+    assert result.total.tpot_p50 <= 20
+    assert sum(source.rows for source in result.sources) == result.total.rows
+    assert result.total.rows + sum(rows for _, rows in result.left_out) == sum(
+        row.tpot_p50_ms is not None for row in measurements()
+    )
