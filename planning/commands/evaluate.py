@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from planning.commands.common import UsageError, as_json
+from planning.commands.evaluate_latencies import evaluate_measured_latencies
 from planning.commands.evaluate_logs import evaluate_kv_cache_logs
 from planning.facts.measurements import Measurement, measurements
 from planning.facts.table import InvalidTable
@@ -35,20 +36,28 @@ def configure(command: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--kv-cache-logs", type=Path, metavar="FILE.csv", help="the memory model; columns of vllm_kv_cache_logs.csv"
     )
-    command.add_argument(
+    modes = command.add_mutually_exclusive_group()
+    modes.add_argument(
         "--leave-one-source-out",
         action="store_true",
         help="predict every source's rows with constants fitted on all others",
+    )
+    modes.add_argument(
+        "--latencies",
+        action="store_true",
+        help="simulate vLLM's scheduler and compare TPOT and TTFT by source; takes some seconds",
     )
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Return what the command prints."""
     if arguments.kv_cache_logs is not None:
-        if arguments.leave_one_source_out:
-            raise UsageError("--leave-one-source-out refits the speed model: it goes with --measurements only")
+        if arguments.leave_one_source_out or arguments.latencies:
+            raise UsageError("--leave-one-source-out and --latencies judge speed: they go with --measurements only")
         return evaluate_kv_cache_logs(arguments.kv_cache_logs, as_data=arguments.json)
     rows = _read(arguments.measurements)
+    if arguments.latencies:
+        return evaluate_measured_latencies(rows, as_data=arguments.json)
     judged, left_out = predictions(rows)
     if not judged:
         raise UsageError(f"--measurements {arguments.measurements}: none of its {len(rows)} rows can be predicted")
