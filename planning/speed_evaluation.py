@@ -21,8 +21,7 @@ from planning.facts.models import Architecture
 from planning.memory import GIB, fit, kv_bytes_per_sequence, kv_shards, visible_gib, weight_bytes
 from planning.speed import CONSTANTS, Engine, SpeedConstants, Work, gpu_work
 
-#: The measurements' names of quantisations. ``w8a16`` is nothing that we serve: it has the bytes of 8 bit and is unpacked
-#: before it is multiplied.
+#: The measurements' names of quantisations. ``w8a16`` is nothing that we serve: 8 bit in memory, unpacked to multiply.
 METHODS = {
     "bf16": "fp16",
     "fp16": "fp16",
@@ -387,7 +386,7 @@ def _subject(row: Measurement) -> _Subject | str:
     if row.concurrency is None and row.output_tokens_per_s is None:
         return "open loop: load not stated as a concurrency"
     eight_bit_gb = architecture.params_billion
-    checkpoint = Checkpoint(architecture.model_id, method, "as measured", eight_bit_gb, verified=True, source=row.source)
+    checkpoint = Checkpoint(row.model, method, "as measured", eight_bit_gb, verified=True, source=row.source)
     concurrency = 1.0 if _is_single(row) else row.concurrency
     return _Subject(row, architecture, checkpoint, gpu, given, made, concurrency, is_burst(row))
 

@@ -144,3 +144,52 @@ def test_speed_rises_with_the_batch_and_marks_what_the_cache_cannot_hold(capsys:
     assert rates == sorted(rates)
     assert rows[0]["fits_kv_cache"] is True
     assert rows[-1]["fits_kv_cache"] is False
+
+
+MEASUREMENTS = ROOT / "planning" / "facts" / "data" / "throughput_measurements.csv"
+
+
+def some_measurements(folder: Path, *, every: int) -> str:
+    header, *rows = MEASUREMENTS.read_text().splitlines()
+    file = folder / "some.csv"
+    file.write_text("\n".join([header, *rows[::every]]) + "\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("mode", [[], ["--leave-one-source-out"]])
+def test_evaluate_as_data_has_the_keys_of_the_contract(
+    mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = some_measurements(tmp_path, every=40)
+    assert main(["evaluate", "--measurements", file, *mode, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"rows", "left_out", "median_ape", "p90_ape", "within_2x", "bias", "ranking"} <= set(data)
+    assert data["rows"] + data["left_out"] == len(MEASUREMENTS.read_text().splitlines()[1::40])
+    assert sum(reason["rows"] for reason in data["left_out_reasons"]) == data["left_out"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--leave-one-source-out"], ["--latencies"]])
+def test_evaluate_fits_100_columns(mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = some_measurements(tmp_path, every=100)
+    assert main(["evaluate", "--measurements", file, *mode]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model,gpu\nx,H100\n", "column quantization is missing"),
+        (None, "No such file"),
+        (MEASUREMENTS.read_text().splitlines()[0] + "\n", "none of its 0 rows can be predicted"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_with_a_file(
+    text: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.csv"
+    if text is not None:
+        file.write_text(text)
+    assert main(["evaluate", "--measurements", str(file)]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert not printed.out
