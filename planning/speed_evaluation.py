@@ -84,14 +84,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How well predictions meet measurements; percent, but ``bias``."""
+    """How well predictions meet measurements, percent."""
 
     rows: int
     median_ape: float
     p90_ape: float
     within_2x: float
     bias: float
-    """Median of predicted over measured speed."""
+    """Median of predicted over measured speed, less 100."""
 
 
 def measured_by(row: Measurement) -> str:
@@ -162,7 +162,7 @@ def summary(errors: Sequence[float]) -> Accuracy:
         median_ape=statistics.median(size),
         p90_ape=statistics.quantiles(size, n=10, method="inclusive")[-1] if len(size) > 1 else size[0],
         within_2x=100 * sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios),
-        bias=statistics.median(ratios),
+        bias=100 * (statistics.median(ratios) - 1),
     )
 
 

@@ -124,7 +124,7 @@ def _tables(
         ((source, summary([error for _, error in rows])) for source, rows in by_source.items()),
         key=lambda line: -line[1].rows,
     )
-    columns = [("source", "left"), *((name, "right") for name in ("rows", "median %", "p90 %", "in 2x %", "bias"))]
+    columns = [("source", "left"), *((name, "right") for name in ("rows", "median %", "p90 %", "in 2x %", "bias %"))]
     cells = [
         (
             name,
@@ -132,7 +132,7 @@ def _tables(
             f"{one.median_ape:.1f}",
             f"{one.p90_ape:.1f}",
             f"{one.within_2x:.0f}",
-            f"{one.bias:.2f}",
+            f"{one.bias:+.0f}",
         )
         for name, one in lines
         if one
@@ -153,4 +153,4 @@ def _tables(
 
 
 def _figures(one: Accuracy) -> tuple[str, str, str, str]:
-    return f"{one.median_ape:.1f}", f"{one.p90_ape:.1f}", f"{one.within_2x:.0f}", f"{one.bias:.2f}"
+    return f"{one.median_ape:.1f}", f"{one.p90_ape:.1f}", f"{one.within_2x:.0f}", f"{one.bias:+.0f}"
