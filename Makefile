@@ -22,7 +22,7 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview manifests test test-slow lint types format docs lock clean
+.PHONY: help preview manifests test test-slow bench lint types format docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ test: lint types ## lint, types and the fast tests
 
 test-slow: $(EVERYTHING) ## the tests that take longer than a few seconds
 	@$(BIN)/pytest -q -n auto --dist loadfile -m slow || [ $$? -eq 5 ]  # 5: there are none
+
+bench: $(EVERYTHING) ## how long plans take, against their limits
+	@$(BIN)/python benchmarks/plan.py
 
 lint: $(EVERYTHING) ## ruff: rules and format
 	@$(BIN)/ruff check --quiet .

@@ -276,6 +276,13 @@ class TierSettings(Settings):
                 "onDemandFloor {floor} is above minReplicas {least}: a floor is part of the minimum",
                 {"floor": self.on_demand_floor, "least": self.min_replicas},
             )
+        if self.on_demand_floor and self.disaggregation.enabled:
+            raise PydanticCustomError(
+                "replicas",
+                "onDemandFloor {floor} with disaggregation.enabled: prefill and decode pods have no floor; the nearest "
+                "that works is onDemandFloor 0, or disaggregation.enabled false",
+                {"floor": self.on_demand_floor},
+            )
         asked = self.traffic.input_tokens + self.traffic.output_tokens
         if asked > self.max_model_len:
             raise PydanticCustomError(
@@ -447,15 +454,22 @@ class Reading:
     """For each tier of ``settings``, its position in the configuration."""
 
 
-def open_hours(hours: WorkingHours | None) -> tuple[bool, ...]:
-    """Tell for each of a week's 168 hours, from Monday 00:00 local time, whether it is a working hour."""
+def open_hours(hours: WorkingHours | None) -> tuple[float, ...]:
+    """Tell for each of a week's 168 hours, from Monday 00:00 local time, which share of it are working hours."""
     if hours is None:
-        return (True,) * 168
+        return (1.0,) * 168
     # KEDA's rule: the tier is kept while the next end comes before the next start. 2026-01-05 is a Monday.
     week = datetime(2026, 1, 5)
     starts, ends = (_events(expression, week) for expression in (hours.start, hours.end))
-    moments = [week + timedelta(hours=hour, seconds=3599) for hour in range(168)]
-    return tuple(_next(ends, moment) < _next(starts, moment) for moment in moments)
+
+    def share(hour: int) -> float:
+        first = week + timedelta(hours=hour)
+        changes = any(_next(events, first) < first + timedelta(hours=1) for events in (starts, ends))
+        minutes = range(60) if changes else range(1)
+        moments = [first + timedelta(minutes=minute, seconds=30) for minute in minutes]
+        return sum(_next(ends, moment) < _next(starts, moment) for moment in moments) / len(minutes)
+
+    return tuple(share(hour) for hour in range(168))
 
 
 def _events(expression: str, week: datetime) -> list[datetime]:

@@ -102,10 +102,7 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
 
 
 def _volumes(args: ServingNodePoolArgs) -> list[dict[str, Any]]:
-    # Without local NVMe the image is unpacked on this volume; parallel unpacking wants 600 MiB/s, and gp3's free 3000
-    # operations a second carry 750. With it, the volume holds little more than the system.
-    throughput = 125 if args.pool.local_nvme else 600
-    data = _volume(f"{args.pool.root_volume_gib}Gi", throughput)
+    data = _volume(f"{args.pool.root_volume_gib}Gi", args.pool.root_volume_mib_per_second)
     if _is_al2023(args.ami_alias):
         return [{"deviceName": "/dev/xvda", "ebs": data}]
     # Bottlerocket keeps its read-only system apart from the volume for images and pods.

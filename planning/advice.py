@@ -6,8 +6,8 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planning.bill import Levers, StackBills, TierBill, TierDemand
-from planning.fleet import Uncertainty
+from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
+from planning.fleet import Fleet, Uncertainty
 from planning.memory import fit
 from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option
 from planning.plan import TierCost
@@ -46,8 +46,8 @@ def _quality_limit(demand: TierDemand, part: TierBill, bills: StackBills) -> str
     """What the accepted quality loss costs, where it costs something."""
     if demand.settings.quantization != "auto":
         return ""
-    refused = frozenset(option.checkpoint.method for option in part.search.options(bills.policy(Levers())))
-    fleet = part.search.choose(bills.policy(Levers()), refused - demand.methods)
+    known = frozenset(way.checkpoint.method for way in part.search.survey.ways)
+    fleet = part.search.choose(bills.policy(Levers()), known - demand.methods)
     if fleet is None or part.fleet.usd - fleet.usd < _WORTH_SAYING_USD:
         return ""
     return (
@@ -72,25 +72,12 @@ def _fp8_cache(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
         )
     if option.gpu.compute_capability >= FP8_KV_LEAST_COMPUTE_CAPABILITY:
         return ""
-    able = [
-        part.search.fleet(other, bills.policy(Levers()))
-        for other in part.search.options(bills.policy(Levers()))
-        if other.gpu is not None
-        and other.gpu.compute_capability >= FP8_KV_LEAST_COMPUTE_CAPABILITY
-        and other.checkpoint.method in demand.methods
-    ]
-    # An option's pool may hold other GPUs that carry its pod; here none of those that cannot keep the cache.
-    names = {fleet.option.gpu.name for fleet in able if fleet.option.gpu}
-    instead = min(
-        (fleet for fleet in able if all(offering.instance.gpu in names for offering in fleet.pool)),
-        key=lambda fleet: fleet.usd,
-        default=None,
-    )
+    instead = _with_fp8_cache(demand, bills)
     held = option.load.sequences_p99
     room = _sequences_in_cache(part, option)
     have = ".".join(map(str, option.gpu.compute_capability))
     move = (
-        f"; the cheapest GPU that can, {instead.option.label}, takes {instead.usd:,.0f} USD a month instead of "
+        f"; with it the cheapest, {instead.option.label}, takes {instead.usd:,.0f} USD a month instead of "
         f"{part.fleet.usd:,.0f}"
         if instead
         else ""
@@ -140,6 +127,15 @@ def speculative_gain(speed: ReplicaSpeed, sequences: float, context_tokens: floa
     return SPECULATIVE_GAIN_UNLOADED * slowdown(1) / slowdown(sequences)
 
 
+def _with_fp8_cache(demand: TierDemand, bills: StackBills) -> Fleet | None:
+    """The tier's cheapest fleet with an fp8 KV cache on every node; None when nothing serves it."""
+    asked = replace(demand, settings=demand.settings.model_copy(update={"kv_cache_dtype": "fp8"}))
+    try:
+        return replace(bills, tiers=(asked,), _searches={}).tier_bill(asked, Levers()).fleet
+    except Unservable:
+        return None
+
+
 def _speculation(part: TierBill) -> str:
     """Speculative decoding where the planned concurrency is beyond the point at which it slows the replica down."""
     option, workload = part.fleet.option, part.search.demand.workload
@@ -171,11 +167,12 @@ def _four_bit(part: TierBill) -> str:
 
     native = [
         other
-        for other in part.search.tuned[0]
-        if other.gpu is gpu
-        and other.gpus == option.gpus
-        and other.checkpoint.method in _EIGHT_BIT
-        and native_flops(gpu, other.checkpoint.method)
+        for way in part.search.survey.ways
+        if way.gpu is gpu
+        and way.gpus == option.gpus
+        and way.checkpoint.method in _EIGHT_BIT
+        and native_flops(gpu, way.checkpoint.method)
+        and isinstance(other := part.search.survey.look(way), Option)
     ]
     best = max(native, key=tokens_per_second, default=None)
     if best is None or tokens_per_second(best) <= tokens_per_second(option):

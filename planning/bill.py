@@ -12,9 +12,10 @@ from planning.facts.fixed_prices import fixed_price
 from planning.facts.models import Architecture
 from planning.fleet import EXPECTED, Availability, Fleet, NodeCosts, Policy, TierFleet, Uncertainty
 from planning.month import ReplicaMonth, ScalingRule
-from planning.options import Demand, Market
+from planning.options import Demand, Market, Option
+from planning.root_volume import VolumePrices
 from planning.serving import Target, Workload
-from planning.traffic import HOURS_PER_MONTH, Shape
+from planning.traffic import Shape
 from settings import Capacity, Scaling, TierSettings
 
 
@@ -99,11 +100,10 @@ class StackBills:
 
     tiers: tuple[TierDemand, ...]
     market: Market
-    working: tuple[bool, ...]
+    working: tuple[float, ...]
     capacity: Capacity
     scaling: Scaling
     region: str
-    root_volume_gib: float
     _searches: dict[object, TierFleet] = field(default_factory=dict[object, TierFleet])
 
     def bill(self, levers: Levers) -> tuple[TierBill, ...]:
@@ -118,6 +118,12 @@ class StackBills:
         """The search of one tier with every lever on."""
         return self._search((tier,), Levers())
 
+    def serves(self, tier: TierDemand) -> bool:
+        """Whether anything that the settings allow meets a tier's target."""
+        survey = self._new_search((tier,), Levers(), apart=tier.settings.disaggregation.enabled).survey
+        ways = (way for way in survey.ways if way.checkpoint.method in tier.methods)
+        return any(isinstance(survey.look(way), Option) for way in ways)
+
     def policy(self, levers: Levers) -> Policy:
         """What the settings allow and the levers leave."""
         return Policy(
@@ -130,7 +136,7 @@ class StackBills:
 
     def in_case(self, bill: TierBill, levers: Levers, case: Uncertainty) -> float:
         """The month of a chosen fleet, USD, in one case of what is uncertain; the choice stays."""
-        fleet = bill.search.fleet(bill.fleet.option, self.policy(levers), case)
+        fleet = bill.search.fleet(bill.fleet.option, self.policy(levers), case, sleeps=bill.fleet.rule.may_sleep)
         apart = self._disaggregated(bill.search, fleet, case) if bill.disaggregated else None
         return apart.usd if apart else fleet.usd
 
@@ -158,7 +164,7 @@ class StackBills:
         search, policy = self._search(tiers, levers), self.policy(levers)
         together = self._search(tiers, replace(levers, disaggregation=False)).choose(policy, methods)
         best: TierBill | None = None
-        for option in search.options(policy):
+        for option in dict.fromkeys((*search.survey.options(tuned=policy.tuned), *search.survey.options(tuned=False))):
             if together is None or option.checkpoint.method not in methods:
                 continue
             fleet = search.fleet(option, policy)
@@ -187,7 +193,6 @@ class StackBills:
             return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
         demand = Demand(
-            tier=settings.name,
             architecture=tier.architecture,
             checkpoints=tier.checkpoints,
             workload=Workload(
@@ -225,10 +230,9 @@ class StackBills:
         )
 
     def _node_costs(self) -> NodeCosts:
-        disk = fixed_price(self.region, "ebs_gp3_storage").usd * self.root_volume_gib * 2**30 / 1e9 / HOURS_PER_MONTH
         minutes = self.scaling.idle_cooldown_minutes
         return NodeCosts(
-            disk_usd_per_hour=disk,
+            volumes=VolumePrices.of(self.region),
             nat_usd_per_gb=fixed_price(self.region, "nat_gateway_data").usd,
             node_idle_s=self.scaling.node_idle_minutes * 60,
             cooldown_s=None if minutes is None else minutes * 60,

@@ -58,6 +58,11 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: no spot price is known for its types; priced on-demand"
     if tier.gpus_per_replica > 1 and part.fleet.option.gpu and part.fleet.option.gpu.nvlink != "yes":
         yield f"tier {tier.name}: {tier.gpus_per_replica} GPUs over PCIe are poorly measured; its range is wide"
+    if part.fleet.asleep_usd is not None:
+        yield (
+            f"tier {tier.name}: one replica is kept at any hour, though minReplicas 0 lets it sleep: its traffic would "
+            f"wake it so often that sleeping costs {part.fleet.asleep_usd - part.fleet.usd:,.2f} USD a month more"
+        )
     if tier.engine == "llama.cpp":
         yield f"tier {tier.name}: speed on CPUs rests on runs of one sequence at a time; batches are projected"
     if tier.checkpoint.gated:

@@ -53,7 +53,7 @@ def usable_offerings(region: str, capacity: Capacity) -> tuple[Offering, ...]:
 
 
 def tier_demand(
-    tier: TierSettings, path: str, working: Sequence[bool], offered: Sequence[Offering]
+    tier: TierSettings, path: str, working: Sequence[float], offered: Sequence[Offering]
 ) -> tuple[TierDemand | None, list[Problem]]:
     """Look up everything that a tier names. The demand is None when a name is not there."""
     architecture, known, problems = _model(tier, path)

@@ -6,17 +6,20 @@ within the target, and whose spot price is below the on-demand price of the opti
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S
 from planning.facts.instances import Offering
-from planning.month import ReplicaMonth, ScalingRule, replica_month, replicas_for
-from planning.options import Demand, Market, Miss, Option, hosts_pod, survey, sustains
-from planning.spot import Case, PoolPrice, pool_price, worth_spot
-from planning.traffic import HOURS_PER_MONTH, Shape
+from planning.mixing import Kind, Mix, cheapest_mix
+from planning.month import ReplicaMonth, ScalingRule, replica_month
+from planning.options import Demand, Market, Option, Survey, Way, hosts_pod, sustains, sustains_on_cpu
+from planning.root_volume import VolumePrices, root_volume
+from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
+from planning.traffic import HOURS_PER_MONTH, HOURS_PER_WEEK, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ EXPECTED = Uncertainty()
 class NodeCosts:
     """What a node costs beside its instance price."""
 
-    disk_usd_per_hour: float
+    volumes: VolumePrices
     nat_usd_per_gb: float
     """The engine's image comes through NAT to every new node."""
     node_idle_s: float
@@ -87,11 +90,30 @@ class Fleet:
     """Instance hours of replacements that start while nothing serves, after spot interruptions."""
     disks_usd: float
     images_usd: float
+    asleep_usd: float | None = None
+    """The month if the tier slept while idle, as its settings allow, where one replica at any hour is cheaper."""
 
     @property
     def usd(self) -> float:
         """The tier's expected month."""
         return self.nodes_usd + self.floor_usd + self.restarts_usd + self.disks_usd + self.images_usd
+
+    @property
+    def usd_per_hour(self) -> float:
+        """A node hour with all that comes with it; of a fleet that never runs, the node's price alone."""
+        return self.usd / self.month.node_hours if self.month.node_hours else self.price.usd_per_hour
+
+
+@dataclass(frozen=True, slots=True)
+class MixedMonth:
+    """A mix of several kinds of replicas and its month."""
+
+    mix: Mix
+    usd: float
+
+
+#: A mix that saves less than this share is not worth a word.
+_WORTH_SAYING = 0.99
 
 
 class TierFleet:
@@ -103,7 +125,7 @@ class TierFleet:
         availability: Availability,
         requests_per_hour: Sequence[float],
         shape: Shape,
-        working: Sequence[bool],
+        working: Sequence[float],
         market: Market,
         costs: NodeCosts,
     ) -> None:
@@ -112,61 +134,168 @@ class TierFleet:
         self.requests_per_hour = tuple(requests_per_hour)
         self._shape = shape
         self._working = tuple(working)
-        self._market = market
+        self.market = market
         self._costs = costs
-        self._pools: dict[tuple[Option, int], tuple[Offering, ...]] = {}
+        self._pools: dict[tuple[Option, int], tuple[tuple[Offering, ...], Offering]] = {}
         self._months: dict[tuple[ScalingRule, float], ReplicaMonth] = {}
+        self._chosen: dict[tuple[Policy, frozenset[str] | None], Fleet | None] = {}
+        self._fleets: dict[tuple[Option, Policy, Uncertainty, bool | None], Fleet] = {}
+        self._idle_hours: dict[int, float] = {}
+        self._mean_requests_per_second = sum(self.requests_per_hour) / len(self.requests_per_hour) / 3600
+        self._peak_requests_per_second = max(self.requests_per_hour) * shape.peak_within_hour / 3600
 
-    @cached_property
-    def tuned(self) -> tuple[list[Option], list[Miss]]:
-        """Options and misses with the engine's limits chosen for the target."""
-        return survey(self.demand, self._market, tuned=True)
-
-    @cached_property
-    def untuned(self) -> tuple[list[Option], list[Miss]]:
-        """Options and misses with the engine's default limits."""
-        return survey(self.demand, self._market, tuned=False)
-
-    def options(self, policy: Policy) -> list[Option]:
-        """All options under a policy. Tuning may keep the defaults, so it never has fewer choices."""
-        return [*self.tuned[0], *self.untuned[0]] if policy.tuned else self.untuned[0]
+    @property
+    def survey(self) -> Survey:
+        """The ways to serve the demand."""
+        return self.market.survey(self.demand)
 
     def choose(self, policy: Policy, methods: frozenset[str] | None = None) -> Fleet | None:
         """The cheapest fleet under a policy, among the given quantisation methods (None: all); None when none works."""
-        best: Fleet | None = None
-        bounded = sorted(
-            (
-                (self._least_usd(option, policy), position, option)
-                for position, option in enumerate(self.options(policy))
-                if methods is None or option.checkpoint.method in methods
-            ),
-            key=lambda entry: entry[:2],
-        )
-        for least, _, option in bounded:
-            if best is not None and _is_own(best) and least > best.usd:
-                break
+        key = (policy, methods)
+        if key not in self._chosen:
+            self._chosen[key] = next(self.ranked(policy, methods), None)
+        return self._chosen[key]
+
+    def ranked(self, policy: Policy, methods: frozenset[str] | None = None) -> Iterator[Fleet]:
+        """Fleets under a policy, cheapest first; of equals to the cent, the one that loses least quality.
+
+        A fleet that starts on a slower GPU than it is tuned for is that one's, described worse: such fleets come after
+        all others. An option is priced only when its bound from below is reached, so the
+        cheapest cost a few months and not one for each option.
+        """
+        survey, order = self.survey, itertools.count()
+        waiting: list[tuple[float, int, Way, Option | None]] = [
+            (self.least_usd(way, way.most_requests_per_second, policy), next(order), way, None)
+            for way in survey.ways
+            if methods is None or way.checkpoint.method in methods
+        ]
+        heapq.heapify(waiting)
+        priced: list[Fleet] = []
+        borrowed: list[Fleet] = []
+        while waiting:
+            _, _, way, option = heapq.heappop(waiting)
+            if option is None:
+                # The engine's defaults compete with tuned limits: they admit more, which can make the pool wider.
+                looks = dict.fromkeys(
+                    survey.look(way, tuned=tuned) for tuned in sorted({policy.tuned, False}, reverse=True)
+                )
+                for found in looks:
+                    if isinstance(found, Option):
+                        least = self.least_usd(way, found.load.requests_per_second, policy)
+                        heapq.heappush(waiting, (least, next(order), way, found))
+            else:
+                fleet = self.fleet(option, policy)
+                if fleet.pool[0] in option.offerings or fleet.pool[0].instance.gpu in way.as_fast:
+                    priced.append(fleet)
+                    priced.sort(key=_order)
+                else:
+                    borrowed.append(fleet)
+            while priced and (not waiting or round(priced[0].usd, 2) < round(waiting[0][0], 2)):
+                yield priced.pop(0)
+        yield from sorted(borrowed, key=_order)
+
+    def rivals(self, choice: Fleet, policy: Policy, methods: frozenset[str], places: int) -> list[Fleet]:
+        """What else could have been chosen, cheapest first: whatever is about as cheap where the choice runs, and the
+        most promising way on each of the next cheapest places, so many of them.
+        """
+        own = choice.option.place
+        about_the_same = choice.usd * 1.005
+        ways = [
+            (self.least_usd(way, way.most_requests_per_second, policy), way.quality_loss_percent, position, way)
+            for position, way in enumerate(self.survey.ways)
+            if way.checkpoint.method in methods
+        ]
+        rivals: list[Fleet] = []
+        seen = {own}
+        for least, _, _, way in sorted(ways, key=lambda entry: entry[:3]):
+            if least > about_the_same if way.place == own else way.place in seen or len(seen) > places:
+                continue
+            option = self.survey.look(way, tuned=policy.tuned)
+            if not isinstance(option, Option):
+                continue
             fleet = self.fleet(option, policy)
-            if best is None or _order(fleet) < _order(best):
-                best = fleet
-        return best
+            # One that starts on another GPU's nodes is that GPU's rival.
+            if fleet.pool[0] in option.offerings:
+                seen.add(way.place)
+                rivals.append(fleet)
+        return sorted(rivals, key=_order)
 
-    def ranked(self, policy: Policy) -> list[Fleet]:
-        """The best fleet of every checkpoint and GPU, cheapest first: the choice and its runner-ups."""
-        fleets = sorted((self.fleet(option, policy) for option in self.options(policy)), key=_order)
-        seen: set[tuple[str, str]] = set()
-        result: list[Fleet] = []
-        for fleet in fleets:
-            gpu = fleet.option.gpu.name if fleet.option.gpu else fleet.option.offerings[0].instance.family
-            if (fleet.option.checkpoint.method, gpu) not in seen:
-                seen.add((fleet.option.checkpoint.method, gpu))
-                result.append(fleet)
-        return result
+    def mix(self, choice: Fleet, policy: Policy, methods: frozenset[str] | None = None) -> MixedMonth | None:
+        """The replicas of several kinds that carry the peak for least (Mélange's program), where they make the month
+        at least one per cent cheaper than ``choice``: in every hour as few of them as carry it.
 
-    def fleet(self, option: Option, policy: Policy, case: Uncertainty = EXPECTED) -> Fleet:
-        """The month of one option under a policy, in one case of what is uncertain."""
+        Kinds are priced only when the program would use them: until then each stands at its bounds, with the least
+        price and the largest rate that it could have.
+        """
+        rule = choice.rule
+        peak = self._peak_requests_per_second
+        kept = max(1, rule.minimum, rule.working_hours)
+        limit = _WORTH_SAYING * choice.usd_per_hour * max(kept, choice.month.peak_replicas)
+        ways = {way.label: way for way in self.survey.ways if methods is None or way.checkpoint.method in methods}
+        kinds = {
+            label: Kind(label, way.most_requests_per_second, way.least_usd_per_hour)
+            for label, way in ways.items()
+            if math.isfinite(way.most_requests_per_second)
+        }
+        known: set[str] = set()
+        while True:
+            mix = cheapest_mix(tuple(kinds.values()), peak, at_least=kept, below_usd_per_hour=limit)
+            if mix is None:
+                return None
+            unknown = {kind.name for kind, _ in mix.replicas} - known
+            if not unknown:
+                break
+            for label in unknown:
+                option = self.survey.look(ways[label], tuned=policy.tuned)
+                del kinds[label]
+                if isinstance(option, Option):
+                    fleet = self.fleet(option, policy)
+                    kinds[label] = Kind(label, option.load.requests_per_second, fleet.usd_per_hour)
+            known |= unknown
+        usd = self._mixed_usd(mix, choice)
+        return MixedMonth(mix, usd) if len(mix.replicas) > 1 and usd < _WORTH_SAYING * choice.usd else None
+
+    def _mixed_usd(self, mix: Mix, choice: Fleet) -> float:
+        """The month of a mix whose replicas sleep and wake at no cost, awake as long as those of ``choice``."""
+        rule, parts = choice.rule, mix.parts()
+        usd = 0.0
+        for hour, (rate, held) in enumerate(zip(self.requests_per_hour, choice.month.by_hour, strict=True)):
+            keep = rule.working_hours if self._working[hour % HOURS_PER_WEEK] else rule.minimum
+            load = rate * rule.peak_within_hour / 3600 * (1 - 1e-9)
+            awake = next(part for part in parts if part.requests_per_second >= load and part.size >= max(1, keep))
+            usd += awake.usd_per_hour * min(1.0, held)
+        return usd * HOURS_PER_MONTH / len(self.requests_per_hour)
+
+    def fleet(
+        self, option: Option, policy: Policy, case: Uncertainty = EXPECTED, *, sleeps: bool | None = None
+    ) -> Fleet:
+        """The month of one option under a policy, in one case of what is uncertain.
+
+        ``sleeps``: whether a tier that may sleep does; None: whatever is cheaper.
+        """
+        key = (option, policy, case, sleeps)
+        if key not in self._fleets:
+            self._fleets[key] = self._new_fleet(option, policy, case, sleeps=sleeps)
+        return self._fleets[key]
+
+    def _new_fleet(self, option: Option, policy: Policy, case: Uncertainty, *, sleeps: bool | None) -> Fleet:
         rule = self._rule(option, policy, case.cost_factor)
-        month = self.month(rule, case.traffic_factor)
+        if not rule.may_sleep:
+            return self._priced(option, policy, case, rule)
+        awake_rule = replace(rule, minimum=1, working_hours=max(1, rule.working_hours), may_sleep=False)
+        if sleeps is False:
+            return self._priced(option, policy, case, awake_rule)
+        asleep = self._priced(option, policy, case, rule)
+        if sleeps or asleep.usd <= HOURS_PER_MONTH * asleep.price.usd_per_hour:
+            return asleep
+        awake = self._priced(option, policy, case, awake_rule)
+        return replace(awake, asleep_usd=asleep.usd) if awake.usd < asleep.usd else asleep
+
+    def _priced(self, option: Option, policy: Policy, case: Uncertainty, rule: ScalingRule) -> Fleet:
         pool = self.pool(option, policy, rule)
+        # What an idle node costs decides how long it is worth keeping.
+        rule = replace(rule, cooldown_s=self.cooldown_s(option, _first_usd_per_hour(pool, policy)))
+        month = self.month(rule, case.traffic_factor)
         price = pool_price(
             pool,
             spot=policy.spot,
@@ -188,7 +317,7 @@ class TierFleet:
             nodes_usd=hours * price.usd_per_hour,
             floor_usd=floor_hours * price.on_demand_usd_per_hour,
             restarts_usd=restart_hours * price.usd_per_hour,
-            disks_usd=(month.node_hours + restart_hours) * self._costs.disk_usd_per_hour,
+            disks_usd=(month.node_hours + restart_hours) * self._costs.volumes.usd_per_hour(root_volume(pool)),
             images_usd=(month.starts + interruptions) * option.image_gb * self._costs.nat_usd_per_gb,
         )
 
@@ -198,14 +327,13 @@ class TierFleet:
         if not policy.spot:
             return (own[0],)
         kept = max(1, rule.minimum)
-        peak = max(self.requests_per_hour) * rule.peak_within_hour / 3600
         # While the minimum carries the peak, a member need only carry its share of it.
-        needed = min(rule.requests_per_second_per_replica, peak / kept)
+        needed = min(rule.requests_per_second_per_replica, self._peak_requests_per_second / kept)
         key = (option, round(needed * 1e6))
         if key not in self._pools:
             members = list(own)
             if option.gpu is not None:
-                for gpu, offered in self._market.of_size(option.gpus):
+                for gpu, offered in self.market.of_size(option.gpus):
                     allowed = not self.demand.gpus or gpu.name in self.demand.gpus
                     if gpu is not option.gpu and allowed and sustains(option, self.demand, gpu, needed):
                         members += [
@@ -214,46 +342,39 @@ class TierFleet:
                             if hosts_pod(offer.instance, option.resources, self.demand.host_memory_gib)
                         ]
             else:
-                members += self._same_pod_on_cpu(option, needed)
+                members += [
+                    offer for offer in self.market.cpu if sustains_on_cpu(option, self.demand, offer.instance, needed)
+                ]
             members = list({member.instance.name: member for member in members}.values())
-            self._pools[key] = worth_spot(members, own[0].on_demand_usd_per_hour) or (own[0],)
-        pool = self._pools[key]
-        # The on-demand fallback and floor buy the cheapest on-demand type, which must be in the list.
-        return pool if own[0] in pool or not (policy.on_demand_fallback or rule.minimum) else (*pool, own[0])
-
-    def _same_pod_on_cpu(self, option: Option, needed: float) -> list[Offering]:
-        """CPU types where the option's own threads, slots and memory fit, and that carry the rate by themselves."""
-        return [
-            other.offerings[0]
-            for other in self.tuned[0]
-            if other is not option
-            and other.checkpoint is option.checkpoint
-            and other.gpu is None
-            and other.resources.cpu_cores >= option.resources.cpu_cores
-            and other.offerings[0].instance.allocatable_memory_gib >= option.resources.memory_gib + 1
-            and other.load.requests_per_second >= needed
-        ]
+            # The on-demand fallback and floor buy the cheapest on-demand type, which must be in the list.
+            fallback = min(members, key=lambda offering: offering.on_demand_usd_per_hour)
+            self._pools[key] = worth_spot(members, fallback.on_demand_usd_per_hour), fallback
+        pool, fallback = self._pools[key]
+        return (
+            pool
+            if fallback in pool or (pool and not (policy.on_demand_fallback or rule.minimum))
+            else (*pool, fallback)
+        )
 
     def _rule(self, option: Option, policy: Policy, cost_factor: float) -> ScalingRule:
         kept = self.availability
         start = option.cold_start.total_s
-        in_hours = max(kept.minimum, kept.working_hours)
-        least = kept.minimum if policy.scale_to_zero else max(1, in_hours)
+        least = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
         may_sleep = least == 0
         return ScalingRule(
             requests_per_second_per_replica=option.load.requests_per_second / cost_factor,
             peak_within_hour=self._shape.peak_within_hour,
             minimum=least,
-            working_hours=max(least, in_hours),
+            working_hours=max(least, kept.working_hours),
             follows_load=policy.autoscaling,
             may_sleep=may_sleep,
             cold_start_s=start,
-            cooldown_s=self.cooldown_s(option),
+            cooldown_s=LEAST_COOLDOWN_S,
             node_idle_s=self._costs.node_idle_s,
             maximum=kept.maximum,
         )
 
-    def cooldown_s(self, option: Option) -> float:
+    def cooldown_s(self, option: Option, usd_per_hour: float) -> float:
         """Idle time before the last replica goes: as set, or where staying up has cost as much as the next wake-up
         will.
 
@@ -262,10 +383,9 @@ class TierFleet:
         """
         if self._costs.cooldown_s is not None:
             return self._costs.cooldown_s
-        cheapest = min(offer.spot_usd_per_hour or offer.on_demand_usd_per_hour for offer in option.offerings)
         start_s = option.cold_start.total_s
         break_even_s = (
-            start_s + self._costs.node_idle_s + 3600 * option.image_gb * self._costs.nat_usd_per_gb / cheapest
+            start_s + self._costs.node_idle_s + 3600 * option.image_gb * self._costs.nat_usd_per_gb / usd_per_hour
         )
         return float(math.ceil(min(LONGEST_COOLDOWN_S, max(LEAST_COOLDOWN_S, 1.5 * start_s, break_even_s))))
 
@@ -277,32 +397,47 @@ class TierFleet:
             self._months[key] = replica_month(rates, self._working, rule)
         return self._months[key]
 
-    def _least_usd(self, option: Option, policy: Policy) -> float:
-        """A bound from below on the option's month: the replicas it surely needs, at the cheapest price of any
-        member.
+    def least_usd(self, way: Way, requests_per_second: float, policy: Policy) -> float:
+        """A bound from below on the month of a way: the node hours it surely needs when a replica carries no more than
+        ``requests_per_second``, at the lowest price that its pool may hold.
         """
-        if option.gpu is None:
-            return 0.0
-        prices = [offer.on_demand_usd_per_hour for offer in option.offerings]
-        if policy.spot:
-            same_size = (offer for _, offers in self._market.of_size(option.gpus) for offer in offers)
-            prices += [offer.spot_usd_per_hour for offer in same_size if offer.spot_usd_per_hour]
-        rule = self._rule(option, policy, 1.0)
-        mean = sum(self.requests_per_hour) / len(self.requests_per_hour) / 3600
-        replicas = max(float(rule.minimum), mean / rule.requests_per_second_per_replica)
-        if not policy.autoscaling and not rule.may_sleep:
-            replicas = max(replicas, replicas_for(max(self.requests_per_hour), rule))
-        return replicas * HOURS_PER_MONTH * min(prices)
+        least = way.least_usd_per_hour if policy.spot else way.on_demand_usd_per_hour
+        kept = self.availability
+        minimum = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
+        replicas = self._mean_requests_per_second / requests_per_second
+        if not policy.autoscaling and minimum:
+            replicas = max(replicas, self._peak_requests_per_second / requests_per_second)
+        if kept.maximum is not None:
+            replicas = min(replicas, kept.maximum)
+        hours = max(replicas * HOURS_PER_MONTH, self._least_hours(minimum))
+        return hours * least
+
+    def _least_hours(self, minimum: int) -> float:
+        """Node hours of replicas that carry any load, start at once and go as soon as any rule lets them."""
+        if minimum not in self._idle_hours:
+            ideal = ScalingRule(
+                requests_per_second_per_replica=math.inf,
+                peak_within_hour=1.0,
+                minimum=minimum,
+                working_hours=max(minimum, self.availability.working_hours),
+                follows_load=True,
+                may_sleep=minimum == 0,
+                cold_start_s=0.0,
+                cooldown_s=LEAST_COOLDOWN_S if self._costs.cooldown_s is None else self._costs.cooldown_s,
+                node_idle_s=self._costs.node_idle_s,
+            )
+            hours = replica_month(self.requests_per_hour, self._working, ideal).node_hours
+            # A tier that may sleep stays awake where that is cheaper.
+            self._idle_hours[minimum] = hours if minimum else min(hours, HOURS_PER_MONTH)
+        return self._idle_hours[minimum]
 
 
-def _is_own(fleet: Fleet) -> bool:
-    """Whether the pool's cheapest member is what the option was tuned for."""
-    return fleet.pool[0] in fleet.option.offerings
+def _first_usd_per_hour(pool: Sequence[Offering], policy: Policy) -> float:
+    """What the pool's cheapest node costs."""
+    spot = spot_usd_per_hour(pool[0]) if policy.spot else None
+    return pool[0].on_demand_usd_per_hour if spot is None else spot
 
 
-def _order(fleet: Fleet) -> tuple[bool, float, float]:
-    """Tuned for what will run first; then by price to the cent, then by quality loss.
-
-    A fleet that would mostly run on another option's GPU is that option, described worse.
-    """
-    return not _is_own(fleet), round(fleet.usd, 2), fleet.option.quality_loss_percent
+def _order(fleet: Fleet) -> tuple[float, float]:
+    """By price to the cent, then by quality loss."""
+    return round(fleet.usd, 2), fleet.option.quality_loss_percent

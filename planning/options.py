@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from planning.cold_start import (
@@ -31,6 +31,7 @@ from planning.memory import (
 from planning.plan import LlamaCppLimits, PodResources, VllmLimits
 from planning.serving import LEAST_CONCURRENCY, Load, LoadModel, Target, Workload
 from planning.speed import ReplicaSpeed, cost_band, cpu_speed, gpu_speed
+from planning.spot import spot_usd_per_hour
 
 #: Least compute capability that a method's kernels run on (vLLM 0.33.0); fp8 below 8.9 and all 4-bit formats are
 #: weight-only there.
@@ -57,7 +58,13 @@ FP8_KV_LEAST_COMPUTE_CAPABILITY = (8, 9)
 
 #: What ``--max-num-batched-tokens`` is chosen from: more speeds prompts up, and costs activation memory.
 BATCHED_TOKENS = (2048, 4096, 8192)
-LEAST_MAX_NUM_SEQS = 8
+LEAST_MAX_NUM_SEQS, MOST_MAX_NUM_SEQS = 8, 1024
+
+#: Limits that carry less than one per cent more are not worth their memory.
+_WORTH_MORE = 1.01
+
+#: A GPU that carries less than this share of another's rate is slower, and not merely another of its kind.
+_AS_FAST = 0.9
 
 #: llama.cpp's own logical batch (``--batch-size``).
 LLAMA_CPP_BATCH_TOKENS = 2048
@@ -76,7 +83,6 @@ LLAMA_CPP_MEMORY_GIB = 1.0
 class Demand:
     """What is asked of a tier's replicas."""
 
-    tier: str
     architecture: Architecture
     checkpoints: tuple[Checkpoint, ...]
     """Those that the settings allow."""
@@ -112,6 +118,11 @@ class Option:
     """Expected, of the weights' format; decides between equal prices."""
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Where it runs: GPU model or CPU family, and how many GPUs."""
+        return (self.gpu.name if self.gpu else self.offerings[0].instance.family), self.gpus
+
+    @property
     def label(self) -> str:
         """The option in a few words."""
         where = f"{self.gpus} x {self.gpu.name}" if self.gpu else self.offerings[0].instance.name
@@ -130,7 +141,7 @@ class Miss:
 
 
 class Market:
-    """What a region offers, grouped the ways the search asks for it."""
+    """What a region offers, grouped the ways the search asks for it, and what was found out about it so far."""
 
     def __init__(self, offerings: Sequence[Offering]) -> None:
         self.offerings = tuple(offerings)
@@ -146,34 +157,138 @@ class Market:
             for offering in self.offerings
             if offering.instance.gpu is None and offering.instance.family in cpus()
         )
+        self._surveys: dict[Demand, Survey] = {}
+        self._least_spots = {
+            key: min((price for offer in offers if (price := spot_usd_per_hour(offer)) is not None), default=math.inf)
+            for key, offers in groups.items()
+        }
 
     def of_size(self, count: int) -> Iterator[tuple[Gpu, tuple[Offering, ...]]]:
         """GPU models offered on nodes of exactly ``count`` GPUs."""
         return ((gpu, offers) for gpu, size, offers in self.by_gpu if size == count)
 
+    def least_spot(self, gpu: str, count: int) -> float:
+        """The lowest spot price of nodes of exactly ``count`` such GPUs; infinite when none is known."""
+        return self._least_spots.get((gpu, count), math.inf)
 
-def survey(demand: Demand, market: Market, *, tuned: bool) -> tuple[list[Option], list[Miss]]:
-    """Every option of a demand in a region's market, and every miss with its reason.
+    def survey(self, demand: Demand) -> Survey:
+        """The survey of a demand, one however many tiers, levers and requirements ask for it."""
+        if demand not in self._surveys:
+            self._surveys[demand] = Survey(demand, self)
+        return self._surveys[demand]
 
-    ``tuned``: choose vLLM's limits for the target; else leave vLLM's defaults of the GPU.
-    """
-    options: list[Option] = []
-    misses: list[Miss] = []
-    for checkpoint in demand.checkpoints:
-        ways = (
-            _cpu_options(demand, checkpoint, market)
-            if checkpoint.method.startswith("gguf")
-            else _gpu_options(demand, checkpoint, market, tuned=tuned)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """A checkpoint on a GPU model and count, or on a CPU type, that may serve a demand."""
+
+    checkpoint: Checkpoint
+    gpu: Gpu | None
+    gpus: int
+    offerings: tuple[Offering, ...]
+    """Those with room for the pod."""
+    most_requests_per_second: float
+    """No replica carries more, whatever its limits."""
+    as_fast: frozenset[str]
+    """GPU models that its pool may start on: its own, and those that are about as fast or faster. With a slower one in
+    front, it would be that one's way, described worse."""
+    on_demand_usd_per_hour: float
+    """Lowest among the offerings."""
+    least_usd_per_hour: float
+    """Lowest that the pool may start on."""
+    quality_loss_percent: float
+    """Expected, of the weights' format."""
+
+    @classmethod
+    def over(
+        cls,
+        demand: Demand,
+        checkpoint: Checkpoint,
+        gpu: Gpu | None,
+        gpus: int,
+        hosts: tuple[Offering, ...],
+        most_per_second: float,
+        as_fast: frozenset[str],
+        spots: Iterable[float],
+    ) -> Way:
+        """The way over the offerings of ``hosts``, with a pool that may start at prices ``spots``."""
+        on_demand = min(offering.on_demand_usd_per_hour for offering in hosts)
+        return cls(
+            checkpoint=checkpoint,
+            gpu=gpu,
+            gpus=gpus,
+            offerings=hosts,
+            most_requests_per_second=most_per_second,
+            as_fast=as_fast,
+            on_demand_usd_per_hour=on_demand,
+            least_usd_per_hour=min([on_demand, *spots]),
+            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
         )
-        for way in ways:
-            if isinstance(way, Option):
-                options.append(way)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it runs: GPU model or CPU family, and how many GPUs."""
+        return (self.gpu.name if self.gpu else self.offerings[0].instance.family), self.gpus
+
+    @property
+    def label(self) -> str:
+        """The way in a few words."""
+        where = f"{self.gpus} x {self.gpu.name}" if self.gpu else self.offerings[0].instance.name
+        return f"{self.checkpoint.method} on {where}"
+
+
+class Survey:
+    """The ways to serve a demand in a market. Each is looked at only when asked for: most are too dear to matter."""
+
+    def __init__(self, demand: Demand, market: Market) -> None:
+        self._demand = demand
+        self._found: dict[tuple[Way, bool], Option | Miss] = {}
+        ways: list[Way] = []
+        misses: list[Miss] = []
+        for checkpoint in demand.checkpoints:
+            on_cpu = checkpoint.method.startswith("gguf")
+            for way in (_cpu_ways if on_cpu else _gpu_ways)(demand, checkpoint, market):
+                if isinstance(way, Way):
+                    ways.append(way)
+                else:
+                    misses.append(way)
+        self.ways = tuple(ways)
+        self.impossible = tuple(misses)
+        """What no software or node here runs."""
+
+    def look(self, way: Way, *, tuned: bool = True) -> Option | Miss:
+        """Work out one way: with vLLM's limits chosen for the target, or with its defaults of the GPU.
+
+        llama.cpp has no defaults to leave.
+        """
+        key = (way, tuned or way.gpu is None)
+        if key not in self._found:
+            if way.gpu is None:
+                self._found[key] = _cpu_option(self._demand, way)
             else:
-                misses.append(way)
-    return options, misses
+                self._found[key] = _gpu_option(self._demand, way, way.gpu, tuned=tuned)
+        return self._found[key]
+
+    def options(self, *, tuned: bool = True) -> tuple[Option, ...]:
+        """Every way that meets the target."""
+        return tuple(found for way in self.ways if isinstance(found := self.look(way, tuned=tuned), Option))
+
+    @property
+    def misses(self) -> tuple[Miss, ...]:
+        """Every way that does not even with limits chosen for it, and why."""
+        for way in self.ways:
+            self.look(way)
+        return self.looked_at_misses
+
+    @property
+    def looked_at_misses(self) -> tuple[Miss, ...]:
+        """Those of the ways that were cheap enough to be looked at."""
+        failed = (found for (_, tuned), found in self._found.items() if tuned and isinstance(found, Miss))
+        return (*failed, *self.impossible)
 
 
-def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tuned: bool) -> Iterator[Option | Miss]:
+def _gpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterator[Way | Miss]:
+    possible: list[tuple[Gpu, int, tuple[Offering, ...], float]] = []
     for gpu, count, offered in market.by_gpu:
         if demand.gpus and gpu.name not in demand.gpus:
             continue
@@ -188,25 +303,61 @@ def _gpu_options(demand: Demand, checkpoint: Checkpoint, market: Market, *, tune
             memory_gib = pod.memory_gib + demand.host_memory_gib
             yield Miss(label, f"no instance type leaves {pod.cpu_cores:g} cores and {memory_gib:g} GiB for the pod")
             continue
-        found = _vllm_limits(demand, checkpoint, gpu, count, tuned=tuned)
-        if isinstance(found, Miss):
-            yield found
-            continue
-        limits, load = found
-        yield Option(
-            checkpoint=checkpoint,
-            gpu=gpu,
-            gpus=count,
-            load=load,
-            vllm=limits,
-            llama_cpp=None,
-            resources=pod,
-            offerings=hosts,
-            cold_start=vllm_cold_start(checkpoint.weights_gb),
-            cost_band=cost_band(gpu, count),
-            image_gb=VLLM_IMAGE_GB,
-            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
+        speed = _gpu_speed(demand.architecture, checkpoint, gpu, count, demand.kv_cache_dtype)
+        possible.append((gpu, count, hosts, most_requests_per_second(speed, demand)))
+    for gpu, count, hosts, most in possible:
+        as_fast = frozenset(
+            other.name
+            for other, size, _, others_most in possible
+            if other is gpu
+            or (
+                size == count
+                and others_most >= most * _AS_FAST
+                and other.memory_gib * count * GIB > checkpoint.weights_gb * 1e9
+            )
         )
+        spots = (market.least_spot(name, count) for name in as_fast)
+        yield Way.over(demand, checkpoint, gpu, count, hosts, most, as_fast, spots)
+
+
+def most_requests_per_second(speed: ReplicaSpeed, demand: Demand) -> float:
+    """A bound from above on the rate of a replica: with the most sequences whose mean step meets the TPOT target.
+
+    Infinite where not a single one does: such a way is to be looked at, for the reason.
+    """
+    workload = demand.workload
+    context = workload.input_tokens + workload.output_tokens / 2
+    kv_bytes = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, context)
+    prefill_s = speed.prefill_s(workload.input_tokens, workload.cached_tokens)
+    fixed_s = speed.step_fixed_s
+    # Without the experts' reads, which only add.
+    sequence_s = speed.step_per_sequence_s + kv_bytes * speed.kv_read_s_per_byte + prefill_s / workload.output_tokens
+    room_s = demand.target.tpot_ms / 1000 - fixed_s
+    if workload.output_tokens <= 1:
+        return 1 / (workload.output_tokens * sequence_s)
+    sequences = room_s / sequence_s
+    return sequences / (workload.output_tokens * (fixed_s + sequences * sequence_s)) if sequences > 0 else math.inf
+
+
+def _gpu_option(demand: Demand, way: Way, gpu: Gpu, *, tuned: bool) -> Option | Miss:
+    found = _vllm_limits(demand, way.checkpoint, gpu, way.gpus, tuned=tuned)
+    if isinstance(found, Miss):
+        return found
+    limits, load = found
+    return Option(
+        checkpoint=way.checkpoint,
+        gpu=gpu,
+        gpus=way.gpus,
+        load=load,
+        vllm=limits,
+        llama_cpp=None,
+        resources=vllm_pod(way.gpus),
+        offerings=way.offerings,
+        cold_start=vllm_cold_start(way.checkpoint.weights_gb),
+        cost_band=cost_band(gpu, way.gpus),
+        image_gb=VLLM_IMAGE_GB,
+        quality_loss_percent=way.quality_loss_percent,
+    )
 
 
 def unsupported(
@@ -254,39 +405,60 @@ def _vllm_limits(
     default = vllm_default_limits(
         gpu, max_model_len=demand.max_model_len, gpus=count, kv_cache_dtype=demand.kv_cache_dtype
     )
-    choices = {default.max_num_batched_tokens, *(BATCHED_TOKENS if tuned else ())}
-    best: tuple[VllmLimits, Load] | None = None
-    memory = _fit(demand, checkpoint, default, gpu, LEAST_MAX_NUM_SEQS if tuned else default.max_num_seqs, min(choices))
+    choices = sorted({default.max_num_batched_tokens, *(BATCHED_TOKENS if tuned else ())})
     label = f"{checkpoint.method} on {count} x {gpu.name}"
+    memory = _fit(demand, checkpoint, default, gpu, LEAST_MAX_NUM_SEQS if tuned else default.max_num_seqs, choices[0])
     if not memory.fits:
         return Miss(label, memory.reason)
-    for batched_tokens in sorted(choices):
-        model = LoadModel(speed, demand.workload, batched_tokens)
-        sequences = default.max_num_seqs if not tuned else 1024
-        for _ in range(2):
-            # The second round has the KV room that the first round's sequences really leave.
-            load = model.largest(demand.target, sequences)
-            if load is None:
-                break
+
+    def room(max_num_seqs: int, batched_tokens: int) -> int:
+        memory = _fit(demand, checkpoint, default, gpu, max_num_seqs, batched_tokens)
+        return _sequences(demand, memory, speed) if memory.fits else 0
+
+    def largest(batched_tokens: int, sequences: int) -> Load | None:
+        return LoadModel(speed, demand.workload, batched_tokens).largest(demand.target, sequences)
+
+    best: tuple[VllmLimits, Load] | None = None
+    for batched_tokens in choices:
+        if tuned:
+            sequences = _most_sequences(lambda count, tokens=batched_tokens: room(count, tokens))
+        else:
+            sequences = min(default.max_num_seqs, room(default.max_num_seqs, batched_tokens))
+        load = largest(batched_tokens, sequences)
+        if load is not None and (best is None or load.requests_per_second > best[1].requests_per_second * _WORTH_MORE):
             wanted = max(LEAST_MAX_NUM_SEQS, math.ceil(load.sequences_p99 / 8) * 8) if tuned else default.max_num_seqs
-            memory = _fit(demand, checkpoint, default, gpu, wanted, batched_tokens)
-            room = _sequences(demand, memory, speed) if memory.fits else 0
-            if room >= load.sequences_p99:
-                limits = VllmLimits(
-                    tensor_parallel_size=count,
-                    max_model_len=demand.max_model_len,
-                    max_num_seqs=wanted,
-                    max_num_batched_tokens=batched_tokens,
-                    gpu_memory_utilization=DEFAULT_GPU_MEMORY_UTILIZATION,
-                    kv_cache_dtype=demand.kv_cache_dtype,
-                )
-                if best is None or load.requests_per_second > best[1].requests_per_second * 1.01:
-                    best = (limits, load)
+            best = replace(default, max_num_seqs=wanted, max_num_batched_tokens=batched_tokens), load
+        if batched_tokens == choices[0] != choices[-1]:
+            # More tokens a step help prompts only, and leave less room: no choice carries more than this.
+            ceiling = largest(choices[-1], sequences)
+            least = best[1].requests_per_second * _WORTH_MORE if best else 0.0
+            if ceiling is None or ceiling.requests_per_second <= least:
                 break
-            sequences = room
     if best is not None:
         return best
-    return _too_slow(label, LoadModel(speed, demand.workload, max(choices)), demand.target, memory)
+    return _too_slow(label, LoadModel(speed, demand.workload, choices[-1]), demand.target, memory)
+
+
+def _most_sequences(room: Callable[[int], int]) -> int:
+    """The most sequences that fit beside the activations of as many: ``room(n)`` falls as ``n`` rises.
+
+    False position between multiples of 8: the room falls linearly once the sampler's logits are the largest buffer.
+    """
+    low, high = LEAST_MAX_NUM_SEQS, MOST_MAX_NUM_SEQS
+    room_low, room_high = room(low), room(high)
+    if room_low <= low:
+        return room_low
+    if room_high >= high:
+        return high
+    while high - low > 8:
+        estimate = low + (high - low) * (room_low - low) / (room_low - low + high - room_high)
+        middle = min(high - 8, max(low + 8, round(estimate / 8) * 8))
+        room_middle = room(middle)
+        if room_middle >= middle:
+            low, room_low = middle, room_middle
+        else:
+            high, room_high = middle, room_middle
+    return max(low, room_high)
 
 
 def _too_slow(label: str, model: LoadModel, target: Target, memory: MemoryFit) -> Miss:
@@ -315,6 +487,16 @@ def sustains(option: Option, demand: Demand, gpu: Gpu, requests_per_second: floa
     model = LoadModel(speed, demand.workload, limits.max_num_batched_tokens)
     room = min(limits.max_num_seqs, _sequences(demand, memory, speed))
     return model.carries(requests_per_second, demand.target, room)
+
+
+def sustains_on_cpu(option: Option, demand: Demand, instance: InstanceType, requests_per_second: float) -> bool:
+    """The same for a CPU type: the pod keeps its threads and slots."""
+    limits = option.llama_cpp
+    if limits is None or not hosts_pod(instance, option.resources):
+        return False
+    speed = _cpu_speed(demand.architecture, option.checkpoint, instance.family, limits.threads)
+    model = LoadModel(speed, demand.workload, LLAMA_CPP_BATCH_TOKENS)
+    return model.carries(requests_per_second, demand.target, limits.parallel_slots)
 
 
 def load_model(option: Option, demand: Demand) -> LoadModel:
@@ -378,44 +560,60 @@ def hosts_pod(instance: InstanceType, pod: PodResources, more_memory_gib: float 
     )
 
 
-def _cpu_options(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterator[Option | Miss]:
-    weights_gib = weight_bytes(demand.architecture, checkpoint).total / GIB
-    slot_gib = kv_bytes_per_sequence(demand.architecture, "auto", demand.max_model_len) / GIB
+def _cpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterator[Way | Miss]:
     for offering in market.cpu:
-        instance = offering.instance
-        label = f"{checkpoint.method} on {instance.name}"
-        threads = math.floor(instance.allocatable_cpu - DAEMON_CPU_CORES)
-        room_gib = instance.allocatable_memory_gib - DAEMON_MEMORY_GIB - LLAMA_CPP_MEMORY_GIB - weights_gib
+        threads, room_gib, slot_gib = _cpu_room(demand, checkpoint, offering.instance)
         if room_gib < slot_gib or threads < 1:
+            label = f"{checkpoint.method} on {offering.instance.name}"
             yield Miss(label, f"{slot_gib - room_gib:.1f} GiB too little for weights and one slot")
             continue
-        model = LoadModel(
-            cpu_speed(demand.architecture, checkpoint, cpus()[instance.family], threads),
-            demand.workload,
-            LLAMA_CPP_BATCH_TOKENS,
+        speed = _cpu_speed(demand.architecture, checkpoint, offering.instance.family, threads)
+        price = spot_usd_per_hour(offering)
+        spots = () if price is None else (price,)
+        most = most_requests_per_second(speed, demand)
+        yield Way.over(demand, checkpoint, None, 0, (offering,), most, frozenset(), spots)
+
+
+def _cpu_room(demand: Demand, checkpoint: Checkpoint, instance: InstanceType) -> tuple[int, float, float]:
+    """Threads of a node, GiB left for slots beside the weights, and GiB of one slot."""
+    weights_gib = weight_bytes(demand.architecture, checkpoint).total / GIB
+    slot_gib = kv_bytes_per_sequence(demand.architecture, "auto", demand.max_model_len) / GIB
+    room_gib = instance.allocatable_memory_gib - DAEMON_MEMORY_GIB - LLAMA_CPP_MEMORY_GIB - weights_gib
+    return math.floor(instance.allocatable_cpu - DAEMON_CPU_CORES), room_gib, slot_gib
+
+
+@cache
+def _cpu_speed(architecture: Architecture, checkpoint: Checkpoint, family: str, threads: int) -> ReplicaSpeed:
+    return cpu_speed(architecture, checkpoint, cpus()[family], threads)
+
+
+def _cpu_option(demand: Demand, way: Way) -> Option | Miss:
+    instance, checkpoint = way.offerings[0].instance, way.checkpoint
+    threads, room_gib, slot_gib = _cpu_room(demand, checkpoint, instance)
+    speed = _cpu_speed(demand.architecture, checkpoint, instance.family, threads)
+    model = LoadModel(speed, demand.workload, LLAMA_CPP_BATCH_TOKENS)
+    load = model.largest(demand.target, math.floor(room_gib / slot_gib))
+    if load is None:
+        unloaded = model.at(LEAST_CONCURRENCY)
+        reason = (
+            f"TTFT {unloaded.ttft_p95_ms:,.0f} ms and TPOT {unloaded.tpot_p95_ms:,.0f} ms unloaded, target "
+            f"{demand.target.ttft_ms:,.0f} and {demand.target.tpot_ms:,.0f}"
         )
-        load = model.largest(demand.target, math.floor(room_gib / slot_gib))
-        if load is None:
-            unloaded = model.at(LEAST_CONCURRENCY)
-            reason = (
-                f"TTFT {unloaded.ttft_p95_ms:,.0f} ms and TPOT {unloaded.tpot_p95_ms:,.0f} ms unloaded, target "
-                f"{demand.target.ttft_ms:,.0f} and {demand.target.tpot_ms:,.0f}"
-            )
-            yield Miss(label, reason, unloaded.ttft_p95_ms, unloaded.tpot_p95_ms)
-            continue
-        slots = load.sequences_p99
-        memory = weights_gib + slots * slot_gib + LLAMA_CPP_MEMORY_GIB
-        yield Option(
-            checkpoint=checkpoint,
-            gpu=None,
-            gpus=0,
-            load=load,
-            vllm=None,
-            llama_cpp=LlamaCppLimits(threads, slots, slots * demand.max_model_len),
-            resources=PodResources(float(threads), math.ceil(memory * 10) / 10, 0, 0.0, math.ceil(weights_gib) + 1.0),
-            offerings=(offering,),
-            cold_start=llama_cpp_cold_start(checkpoint.weights_gb, instance.network_baseline_mbps or 1000),
-            cost_band=cost_band(None, 0),
-            image_gb=LLAMA_CPP_IMAGE_GB,
-            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
-        )
+        return Miss(way.label, reason, unloaded.ttft_p95_ms, unloaded.tpot_p95_ms)
+    slots = load.sequences_p99
+    weights_gib = weight_bytes(demand.architecture, checkpoint).total / GIB
+    memory = weights_gib + slots * slot_gib + LLAMA_CPP_MEMORY_GIB
+    return Option(
+        checkpoint=checkpoint,
+        gpu=None,
+        gpus=0,
+        load=load,
+        vllm=None,
+        llama_cpp=LlamaCppLimits(threads, slots, slots * demand.max_model_len),
+        resources=PodResources(float(threads), math.ceil(memory * 10) / 10, 0, 0.0, math.ceil(weights_gib) + 1.0),
+        offerings=way.offerings,
+        cold_start=llama_cpp_cold_start(checkpoint.weights_gb, instance.network_baseline_mbps or 1000),
+        cost_band=cost_band(None, 0),
+        image_gb=LLAMA_CPP_IMAGE_GB,
+        quality_loss_percent=way.quality_loss_percent,
+    )

@@ -124,6 +124,57 @@ def plan_outputs(plan: Plan) -> PlanOutputs:
     )
 
 
+class InstanceTypeChoice(TypedDict):
+    """An instance type of a tier's pool, and its prices of an hour."""
+
+    instanceType: str
+    gpu: str | None
+    spotUsdPerHour: float | None
+    onDemandUsdPerHour: float
+
+
+class NotChosen(TypedDict):
+    """What a tier could have run on, and why it does not."""
+
+    description: str
+    monthlyUsd: float | None
+    reason: str
+
+
+class TierAlternatives(TypedDict):
+    """The ranked choices of a tier: what its pod may run on, cheapest first, and what was not chosen."""
+
+    instanceTypes: list[InstanceTypeChoice]
+    notChosen: list[NotChosen]
+
+
+def alternatives(plan: Plan) -> dict[str, TierAlternatives]:
+    """The ranked choices of every tier: what ``--json`` prints beside the outputs."""
+    return {
+        tier.name: TierAlternatives(
+            instanceTypes=[
+                InstanceTypeChoice(
+                    instanceType=offering.instance_type,
+                    gpu=offering.gpu,
+                    spotUsdPerHour=offering.spot_usd_per_hour,
+                    onDemandUsdPerHour=offering.on_demand_usd_per_hour,
+                )
+                for offering in tier.offerings
+            ],
+            notChosen=[
+                NotChosen(
+                    description=other.description,
+                    monthlyUsd=None if other.monthly_usd is None else round(other.monthly_usd, 2),
+                    reason=other.reason,
+                )
+                for other in plan.alternatives
+                if other.tier == tier.name
+            ],
+        )
+        for tier in plan.tiers
+    }
+
+
 def _tier(tier: TierPlan) -> TierOutput:
     vllm, llama_cpp = tier.vllm, tier.llama_cpp
     slots = llama_cpp.parallel_slots if llama_cpp else 0

@@ -157,6 +157,17 @@ class ServingPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolMember:
+    """An instance type on which a tier's pod fits and meets its target, with its prices."""
+
+    instance_type: str
+    gpu: str | None
+    spot_usd_per_hour: float | None
+    """None: not known, or spot is not wanted."""
+    on_demand_usd_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
 class TierPlan:
     """One tier, decided."""
 
@@ -183,6 +194,8 @@ class TierPlan:
     scale_to_zero: bool
     ttft_target_ms: float
     tpot_target_ms: float
+    offerings: tuple[PoolMember, ...] = ()
+    """The instance types with their prices, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +214,7 @@ class NodePoolPlan:
     """Most vCPUs at once."""
     consolidate_after_s: int
     root_volume_gib: int
+    root_volume_mib_per_second: int
     local_nvme: bool
     """Every type has local NVMe, which then holds images and caches."""
 
@@ -316,6 +330,7 @@ class Alternative:
     tier: str
     description: str
     monthly_usd: float | None
+    """None: it does not serve the tier."""
     reason: str
 
 
@@ -342,7 +357,7 @@ class Forecast:
     drivers: tuple[Driver, ...]
     what_ifs: tuple[WhatIf, ...]
     prices_as_of: str
-    """ISO date of the oldest price used, or ``undated``."""
+    """ISO date of the oldest dated price used; ``undated`` when none has a date."""
     price_source: str
 
 

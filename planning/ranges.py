@@ -102,6 +102,4 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
 
 
 def _only(bills: StackBills, tier: TierDemand) -> StackBills:
-    return StackBills(
-        (tier,), bills.market, bills.working, bills.capacity, bills.scaling, bills.region, bills.root_volume_gib
-    )
+    return StackBills((tier,), bills.market, bills.working, bills.capacity, bills.scaling, bills.region)

@@ -11,7 +11,7 @@ from planning.facts.gpus import Gpu
 from planning.facts.instances import Offering, offerings
 from planning.facts.models import Architecture, model
 from planning.memory import fit
-from planning.options import LEAST_MAX_NUM_SEQS, Demand, Market, Option, hosts_pod, survey, unsupported, vllm_pod
+from planning.options import LEAST_MAX_NUM_SEQS, Demand, Market, Option, hosts_pod, unsupported, vllm_pod
 from planning.serving import Load, Target, Workload
 from planning.speed import gpu_speed
 
@@ -100,7 +100,6 @@ def sizings(model_id: str, *, four_bit: bool) -> tuple[Sizing, ...]:
     """The tables' rows of one model in one precision, in the order of ``REGIONS``."""
     architecture, weights = model(model_id), checkpoint(model_id, four_bit=four_bit)
     demand = Demand(
-        tier="",
         architecture=architecture,
         checkpoints=(weights,),
         workload=WORKLOAD,
@@ -108,7 +107,7 @@ def sizings(model_id: str, *, four_bit: bool) -> tuple[Sizing, ...]:
         max_model_len=context_tokens(architecture),
         kv_cache_dtype="auto",
     )
-    options, _ = survey(demand, _market(), tuned=True)
+    options = _market().survey(demand).options()
     fitting = list(_fitting(architecture, weights))
     return tuple(
         Sizing(

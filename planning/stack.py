@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import date
 
 from planning import tiers as tier_plans
 from planning.advice import advice, with_api
@@ -27,7 +26,17 @@ from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
 from planning.traffic import DAYS_PER_MONTH
-from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, Problem, StackSettings, TierSettings, open_hours, read
+from settings import (
+    NAMESPACE,
+    SECRET_KEYS,
+    ConfigurationError,
+    LatencyTarget,
+    Problem,
+    StackSettings,
+    TierSettings,
+    open_hours,
+    read,
+)
 
 #: The stricter target that the report always answers for, beside the stack's own.
 TARGET_TPOT_WHAT_IF_MS = 50.0
@@ -120,7 +129,7 @@ class _Stack:
         costs, against_apis = with_api(
             tier_costs(self.demands, self.bills, bill), self.demands, self.bills, bill, fixed.usd
         )
-        as_of = _oldest(bill, fixed)
+        as_of, price_source = _price_dates(bill, fixed)
         forecast = Forecast(
             total=total,
             baseline_usd=baseline.usd,
@@ -130,8 +139,8 @@ class _Stack:
             savings=waterfall(self.bills, fixed.usd, baseline.levers, baseline.usd, expected),
             drivers=drivers,
             what_ifs=self._what_ifs(fixed),
-            prices_as_of=as_of.isoformat() if as_of else "undated",
-            price_source="snapshot in planning/facts/data; each price with its source and date",
+            prices_as_of=as_of,
+            price_source=price_source,
         )
         plan = Plan(
             region=self.settings.region,
@@ -241,7 +250,7 @@ def _bills(
     settings: StackSettings,
     demands: tuple[TierDemand, ...],
     market: Market,
-    working: tuple[bool, ...],
+    working: tuple[float, ...],
 ) -> StackBills:
     return StackBills(
         tiers=demands,
@@ -250,17 +259,17 @@ def _bills(
         capacity=settings.capacity,
         scaling=settings.scaling,
         region=settings.region,
-        root_volume_gib=tier_plans.ROOT_VOLUME_GIB,
     )
 
 
 def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | None:
     """The problem of a tier that nothing in the region can serve, with the nearest target that would work."""
     search = bills.search(demand)
-    if any(option.checkpoint.method in demand.methods for option in search.tuned[0]):
+    survey = search.survey
+    if bills.serves(demand):
         return _inseparable(path, demand, bills)
     target = demand.settings.slo
-    misses = [miss for miss in search.tuned[1] if miss.label.split(" ")[0] in demand.methods]
+    misses = [miss for miss in survey.misses if miss.label.split(" ")[0] in demand.methods]
     slow = [miss for miss in misses if miss.ttft_ms is not None and miss.tpot_ms is not None]
     if not slow:
         reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in misses[-2:])
@@ -275,14 +284,29 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
         return max(ttft / target.ttft_ms, 1) * max(tpot / target.tpot_ms, 1)
 
     best = min(slow, key=lambda miss: excess(miss.ttft_ms or 0, miss.tpot_ms or 0))
-    ttft = max(target.ttft_ms, math.ceil((best.ttft_ms or 0) * 1.05))
-    tpot = max(target.tpot_ms, math.ceil((best.tpot_ms or 0) * 1.05))
+    ttft, tpot = max(target.ttft_ms, best.ttft_ms or 0), max(target.tpot_ms, best.tpot_ms or 0)
+    # An unloaded replica just meets these; a little more leaves room for the requests of others.
+    for more in _MORE_ROOM:
+        nearest = LatencyTarget(
+            ttftMs=max(target.ttft_ms, math.ceil(ttft * more)) if ttft > target.ttft_ms else target.ttft_ms,
+            tpotMs=max(target.tpot_ms, math.ceil(tpot * more)) if tpot > target.tpot_ms else target.tpot_ms,
+        )
+        changed = replace(demand, settings=demand.settings.model_copy(update={"slo": nearest}))
+        if bills.serves(changed):
+            way_out = f"the nearest target that works is {{ttftMs: {nearest.ttft_ms:g}, tpotMs: {nearest.tpot_ms:g}}}"
+            break
+    else:
+        way_out = "choose a smaller model or maxModelLen, another quantization, or another region"
     return Problem(
         f"{path}.slo",
         {"ttftMs": target.ttft_ms, "tpotMs": target.tpot_ms},
         f"no GPU in {bills.region} meets it; the nearest is {best.label}: {best.reason}",
-        f"the nearest target that works is {{ttftMs: {ttft:g}, tpotMs: {tpot:g}}}",
+        way_out,
     )
+
+
+#: Factors on the latency of an unloaded replica that are tried for a target that works.
+_MORE_ROOM = (1.02, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 
 def _inseparable(path: str, demand: TierDemand, bills: StackBills) -> Problem | None:
@@ -299,12 +323,15 @@ def _inseparable(path: str, demand: TierDemand, bills: StackBills) -> Problem | 
     return None
 
 
-def _oldest(bill: tuple[TierBill, ...], fixed: FixedCosts) -> date | None:
-    """Date of the oldest price used; None when one of them has no date."""
+def _price_dates(bill: tuple[TierBill, ...], fixed: FixedCosts) -> tuple[str, str]:
+    """Date of the oldest dated price used (``undated`` when none has a date), and where the prices come from."""
     dates = [offering.as_of for part in bill for offering in part.fleet.pool]
     dates += [price.as_of for price in fixed.prices]
     known = [day for day in dates if day is not None]
-    return min(known) if len(known) == len(dates) else None
+    source = "snapshot in planning/facts/data; each price with its source and date"
+    if len(known) < len(dates):
+        source += f"; {len(dates) - len(known)} of {len(dates)} prices have no date"
+    return min(known).isoformat() if known else "undated", source
 
 
 def _over_budget(settings: StackSettings, plan: Plan) -> Problem | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
@@ -11,6 +11,7 @@ from planning.cold_start import timeouts
 from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
+from planning.fleet import Fleet, Policy
 from planning.month import replicas_for
 from planning.plan import (
     Alternative,
@@ -19,20 +20,21 @@ from planning.plan import (
     CostItem,
     DisaggregationPlan,
     NodePoolPlan,
+    PoolMember,
     ReplicaRange,
     RolePlan,
     ServingPoint,
     TierPlan,
 )
+from planning.root_volume import root_volume
+from planning.spot import spot_usd_per_hour
 from planning.traffic import HOURS_PER_MONTH
 from settings import StackSettings
 
-#: Root volume of a model node: the vLLM image is about 10 GB compressed and 25 GB unpacked, next to it the OS, logs and
-#: compile caches. EKS's default of 20 GiB is too small for it.
-ROOT_VOLUME_GIB = 80.0
-
-#: Runner-ups that the report shows of each tier.
+#: Places besides the chosen one that are priced for each tier.
 _RUNNER_UPS = 3
+
+_TOGETHER = "with prefill and decode together, which the settings rule out"
 
 
 def tier_plans(
@@ -83,6 +85,15 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
         gpu=option.gpu.name if option.gpu else None,
         gpus_per_replica=option.gpus,
         instance_types=instance_types(part),
+        offerings=tuple(
+            PoolMember(
+                offering.instance.name,
+                offering.instance.gpu,
+                spot_usd_per_hour(offering) if settings.capacity.spot else None,
+                offering.on_demand_usd_per_hour,
+            )
+            for offering in fleet.pool
+        ),
         vllm=option.vllm,
         llama_cpp=option.llama_cpp,
         serving=_serving_point(part),
@@ -151,7 +162,8 @@ def _node_pool(settings: StackSettings, demand: TierDemand, part: TierBill, bill
         gpu_limit=nodes * option.gpus,
         cpu_limit=nodes * max(offering.instance.vcpu for offering in pool),
         consolidate_after_s=round(settings.scaling.node_idle_minutes * 60),
-        root_volume_gib=round(ROOT_VOLUME_GIB),
+        root_volume_gib=root_volume(pool).gib,
+        root_volume_mib_per_second=root_volume(pool).mib_per_second,
         local_nvme=all(offering.instance.local_nvme_gb > 0 for offering in pool),
     )
 
@@ -199,7 +211,7 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
     """The lines of the bill that belong to tiers. They add up to the tiers' expected months."""
     items: list[CostItem] = []
     for part in bill:
-        fleet, price = part.fleet, part.fleet.price
+        fleet, price, volume = part.fleet, part.fleet.price, root_volume(part.fleet.pool)
         scale = part.usd / fleet.usd if fleet.usd else 0.0
         hours = fleet.month.node_hours * scale
         mix = ", ".join(
@@ -219,7 +231,7 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
                 fleet.restarts_usd,
                 f"{1000 * price.interruptions_per_hour:.2f} interruptions in 1,000 node hours",
             ),
-            ("node disks", fleet.disks_usd, f"{ROOT_VOLUME_GIB:.0f} GiB gp3 a node"),
+            ("node disks", fleet.disks_usd, f"{volume.gib} GiB gp3 at {volume.mib_per_second} MiB/s a node"),
             ("images through NAT", fleet.images_usd, f"{fleet.month.starts:,.1f} starts and the interruptions"),
         )
         items += [
@@ -231,17 +243,58 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
 
 
 def alternatives(bills: StackBills, bill: Sequence[TierBill], demands: Sequence[TierDemand]) -> tuple[Alternative, ...]:
-    """For every tier the runner-ups, and the nearest of what does not work, each with its reason."""
-    result: list[Alternative] = []
+    """For every tier what was not chosen, each with its reason: the next cheapest, a mix of several kinds where it
+    would be cheaper, and what was cheap enough to be looked at and does not serve.
+    """
     policy = bills.policy(Levers())
+    result: list[Alternative] = []
     for part, demand in zip(bill, demands, strict=True):
-        ranked = [fleet for fleet in part.search.ranked(policy) if fleet.option.checkpoint.method in demand.methods]
-        for fleet in ranked:
-            more = 100 * (fleet.usd / part.fleet.usd - 1) if part.fleet.usd else 0.0
-            # The same nodes under another name are no alternative.
-            if more >= 0.5 and len([entry for entry in result if entry.tier == part.name]) < _RUNNER_UPS:
-                result.append(Alternative(part.name, fleet.option.label, fleet.usd, f"{more:.0f} % more a month"))
-        misses = [miss for miss in part.search.tuned[1] if miss.label.split(" ")[0] in demand.methods]
-        near = sorted(misses, key=lambda miss: (miss.ttft_ms is None, (miss.ttft_ms or 0) + (miss.tpot_ms or 0)))
-        result += [Alternative(part.name, miss.label, None, miss.reason) for miss in near[:1]]
+        result += _mix(part, demand, policy)
+        result += _runner_ups(part, demand, policy)
+        result += _misses(part, demand)
     return tuple(result)
+
+
+def _mix(part: TierBill, demand: TierDemand, policy: Policy) -> Iterator[Alternative]:
+    held_back = part.fleet.month.needed_replicas > part.fleet.month.peak_replicas
+    mixed = None if part.disaggregated or held_back else part.search.mix(part.fleet, policy, demand.methods)
+    if mixed:
+        saved = part.fleet.usd - mixed.usd
+        reason = (
+            f"mixing kinds of replicas could save up to ${saved:,.0f} ({100 * saved / part.fleet.usd:.0f} %), if they "
+            "slept and woke at no cost; a tier runs one kind of pod"
+        )
+        yield Alternative(part.name, str(mixed.mix), mixed.usd, reason)
+
+
+def _runner_ups(part: TierBill, demand: TierDemand, policy: Policy) -> Iterator[Alternative]:
+    """The next cheapest, one for every place; and what costs about as much where the choice runs."""
+    chosen = part.fleet
+    same: list[str] = []
+    for fleet in part.search.rivals(chosen, policy, demand.methods, _RUNNER_UPS):
+        method = fleet.option.checkpoint.method
+        if fleet.option.place != chosen.option.place:
+            reason = _TOGETHER if part.disaggregated else _why_dearer(fleet, chosen)
+            yield Alternative(part.name, fleet.option.label, fleet.usd, reason)
+        elif method != chosen.option.checkpoint.method:
+            same.append(method)
+    if same:
+        reason = "not cheaper by a cent, or as cheap with more loss of quality"
+        yield Alternative(part.name, f"{', '.join(same)} on the same nodes", chosen.usd, reason)
+
+
+def _why_dearer(fleet: Fleet, chosen: Fleet) -> str:
+    more = fleet.usd - chosen.usd
+    percent = f" ({100 * more / chosen.usd:+.0f} %)" if chosen.usd else ""
+    hours, price = fleet.month.node_hours / HOURS_PER_MONTH, fleet.price.usd_per_hour
+    own_hours = chosen.month.node_hours / HOURS_PER_MONTH
+    return f"${more:,.0f} dearer{percent}: {hours:.1f} nodes at {price:.2f}, not {own_hours:.1f} at " + (
+        f"{chosen.price.usd_per_hour:.2f}"
+    )
+
+
+def _misses(part: TierBill, demand: TierDemand) -> Iterator[Alternative]:
+    """What does not serve, nearest first: too slow, then what does not fit or run."""
+    misses = [miss for miss in part.search.survey.looked_at_misses if miss.label.split(" ")[0] in demand.methods]
+    misses.sort(key=lambda miss: (miss.ttft_ms is None, (miss.ttft_ms or 0) + (miss.tpot_ms or 0)))
+    return (Alternative(part.name, miss.label, None, miss.reason) for miss in misses)

@@ -40,7 +40,7 @@ def profile_names() -> tuple[str, ...]:
     return ("flat", "office-hours", *trace_names())
 
 
-def shape(profile: str, working_hours: Sequence[bool]) -> Shape:
+def shape(profile: str, working_hours: Sequence[float]) -> Shape:
     """The weekly shape of ``profile``; ``working_hours`` has a week's 168 hours. KeyError for an unknown profile."""
     if profile == "flat":
         reference = _trace_shape(_OFFICE_TRACE)
@@ -114,7 +114,7 @@ def _ten_minute_peak(source: Trace) -> float:
     return max(sums) * len(requests) / (window * sum(requests))
 
 
-def _office_hours(working_hours: tuple[bool, ...]) -> Shape:
+def _office_hours(working_hours: tuple[float, ...]) -> Shape:
     """Traffic in working hours only, each day shaped like the busiest stretch of the trace's mean day."""
     reference = _trace_shape(_OFFICE_TRACE)
     day = [sum(reference.weights[hour::24]) / len(reference.weights[hour::24]) for hour in range(24)]
@@ -123,7 +123,7 @@ def _office_hours(working_hours: tuple[bool, ...]) -> Shape:
         open_hours = [hour for hour in range(start, start + 24) if working_hours[hour]]
         busiest = max(range(24), key=lambda first: sum(day[(first + i) % 24] for i in range(len(open_hours))))
         for position, hour in enumerate(open_hours):
-            weights[hour] = day[(busiest + position) % 24]
+            weights[hour] = day[(busiest + position) % 24] * working_hours[hour]
     mean = sum(weights) / HOURS_PER_WEEK
     return Shape(
         "office-hours",

@@ -123,9 +123,8 @@ def test_a_secret_in_clear_is_refused_and_its_value_never_printed() -> None:
 
 def test_working_hours_are_the_hours_between_the_cron_events() -> None:
     week = open_hours(WorkingHours(start="30 8 * * 1-5", end="0 18 * * 1-5"))
-    monday = [hour for hour in range(24) if week[hour]]
-    # The hour of the start counts whole, the end closes its own.
-    assert monday == list(range(8, 18))
+    # The hour of the start counts from half past, the end closes its own.
+    assert week[:24] == (*[0] * 8, 0.5, *[1] * 9, *[0] * 6)
     assert not any(week[5 * 24 :])
 
 

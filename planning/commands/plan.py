@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from planning.commands.common import as_json
-from planning.outputs import plan_outputs
+from planning.outputs import alternatives, plan_outputs
 from planning.stack import plan_config
 from planning.stackfile import read_stack
 
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> str:
     stack = read_stack(arguments.stackfile)
     _, plan = plan_config(stack.region, stack.values, stack.encrypted)
     if arguments.json:
-        return as_json(plan_outputs(plan))
+        return as_json({**plan_outputs(plan), "alternatives": alternatives(plan)})
     from planning.report.terminal import report  # noqa: PLC0415 (rich is slow to import, and data needs none of it)
 
     return report(plan, stack.stack_name, color=sys.stdout.isatty())

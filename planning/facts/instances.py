@@ -16,7 +16,9 @@ from planning.facts.table import (
     InvalidCell,
     Row,
     UnknownFact,
+    parse_rows,
     read_table,
+    rows_by_region,
 )
 
 
@@ -107,7 +109,7 @@ def monthly_interruption(interruption_class: str | None) -> MonthlyInterruption:
 
 def regions() -> tuple[str, ...]:
     """The regions with prices."""
-    return tuple(_prices_by_region())
+    return tuple(_price_rows())
 
 
 def offerings(region: str) -> tuple[Offering, ...]:
@@ -115,7 +117,7 @@ def offerings(region: str) -> tuple[Offering, ...]:
 
     Left out: fractions of a GPU, and types without an on-demand price (see ``_offered``).
     """
-    if region not in _prices_by_region():
+    if region not in _price_rows():
         raise UnknownFact("region", region, regions())
     return _offerings(region)
 
@@ -131,12 +133,10 @@ def instance_type(name: str) -> InstanceType:
 @cache
 def instance_types() -> Mapping[str, InstanceType]:
     """All instance types by name that are offered in some region."""
-    nodes = _nodes()
     types: dict[str, InstanceType] = {}
-    for prices in _prices_by_region().values():
-        for price in prices:
-            if price.instance_type not in types:
-                types[price.instance_type] = _instance_type(price, nodes[price.instance_type])
+    for region in regions():
+        for offering in _offerings(region):
+            types.setdefault(offering.instance.name, offering.instance)
     return MappingProxyType(types)
 
 
@@ -185,12 +185,18 @@ class _Node:
 
 @cache
 def _offerings(region: str) -> tuple[Offering, ...]:
-    ranges = _spot_ranges().get(region, {})
-    advice = _spot_advice().get(region, {})
-    types = instance_types()
+    nodes = _nodes()
+    ranges = dict(parse_rows(_RANGES, _range_rows().get(region, ()), _spot_range))
+    advice = dict(parse_rows(_ADVICE, _advice_rows().get(region, ()), _advice))
     return tuple(
-        _offering(price, types[price.instance_type], ranges.get(price.instance_type), advice.get(price.instance_type))
-        for price in _prices_by_region()[region]
+        _offering(
+            price,
+            _instance_type(price, nodes[price.instance_type]),
+            ranges.get(price.instance_type),
+            advice.get(price.instance_type),
+        )
+        for price in parse_rows(_PRICES, _price_rows()[region], _price)
+        if _offered(price)
     )
 
 
@@ -242,30 +248,18 @@ def _offered(price: _Price) -> bool:
 
 
 @cache
-def _prices_by_region() -> Mapping[str, tuple[_Price, ...]]:
-    by_region: dict[str, list[_Price]] = {}
-    for price in read_table(DATA / "instance_prices.csv", _PRICE_COLUMNS, _price):
-        if _offered(price):
-            by_region.setdefault(price.region, []).append(price)
-    return MappingProxyType({region: tuple(prices) for region, prices in by_region.items()})
+def _price_rows() -> Mapping[str, tuple[Row, ...]]:
+    return rows_by_region(_PRICES, _PRICE_COLUMNS)
 
 
 @cache
-def _spot_ranges() -> Mapping[str, Mapping[str, _SpotRange]]:
-    """By region, then instance type."""
-    by_region: dict[str, dict[str, _SpotRange]] = {}
-    for region, name, spot_range in read_table(DATA / "spot_ranges.csv", _RANGE_COLUMNS, _spot_range):
-        by_region.setdefault(region, {})[name] = spot_range
-    return by_region
+def _range_rows() -> Mapping[str, tuple[Row, ...]]:
+    return rows_by_region(_RANGES, _RANGE_COLUMNS)
 
 
 @cache
-def _spot_advice() -> Mapping[str, Mapping[str, _SpotAdvice]]:
-    """By region, then instance type."""
-    by_region: dict[str, dict[str, _SpotAdvice]] = {}
-    for region, name, advice in read_table(DATA / "spot_interruptions.csv", _ADVICE_COLUMNS, _advice):
-        by_region.setdefault(region, {})[name] = advice
-    return by_region
+def _advice_rows() -> Mapping[str, tuple[Row, ...]]:
+    return rows_by_region(_ADVICE, _ADVICE_COLUMNS)
 
 
 @cache
@@ -275,6 +269,7 @@ def _nodes() -> Mapping[str, _Node]:
     return nodes
 
 
+_PRICES, _RANGES, _ADVICE = (DATA / f"{name}.csv" for name in ("instance_prices", "spot_ranges", "spot_interruptions"))
 _PRICE_COLUMNS = (
     "region",
     "instance_type",
@@ -313,9 +308,8 @@ def _price(row: Row) -> _Price:
     )
 
 
-def _spot_range(row: Row) -> tuple[str, str, _SpotRange]:
+def _spot_range(row: Row) -> tuple[str, _SpotRange]:
     return (
-        row.name("region"),
         row.name("instance_type"),
         _SpotRange(
             lowest=row.number("spot_min"),
@@ -326,13 +320,12 @@ def _spot_range(row: Row) -> tuple[str, str, _SpotRange]:
     )
 
 
-def _advice(row: Row) -> tuple[str, str, _SpotAdvice]:
+def _advice(row: Row) -> tuple[str, _SpotAdvice]:
     interruption_class = row.choice("interruption_frequency", tuple(_INTERRUPTION_OF_CLASS))
     # p5.48xlarge in Canada has a saving of -62 %: the feed caught the on-demand cut of June 2025 before its own spot
     # prices. EC2 never charges more than on-demand for spot, so such a figure says nothing.
     savings = row.number("savings_over_on_demand_pct", least=-100.0)
     return (
-        row.name("region"),
         row.name("instance_type"),
         _SpotAdvice(interruption_class=interruption_class, savings_percent=savings if savings >= 0 else None),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -135,21 +135,41 @@ def read_table(path: Path, columns: Collection[str], parse: Callable[[Row], T]) 
     Raises ``InvalidTable`` with every missing column, or with the first bad cell of each line, and ``OSError`` when the
     file cannot be opened. A byte-order mark, as spreadsheets write it, is skipped.
     """
+    return parse_rows(path, _rows(path, columns), parse)
+
+
+def rows_by_region(path: Path, columns: Collection[str]) -> Mapping[str, tuple[Row, ...]]:
+    """The lines of a CSV file by their column ``region``, unparsed: one plan needs one region's. Raises as
+    ``read_table``.
+    """
+    by_region: dict[str, list[Row]] = {}
+    for region, row in read_table(path, ("region", *columns), lambda row: (row.name("region"), row)):
+        by_region.setdefault(region, []).append(row)
+    return {region: tuple(rows) for region, rows in by_region.items()}
+
+
+def parse_rows(path: Path, rows: Iterable[Row], parse: Callable[[Row], T]) -> tuple[T, ...]:
+    """One ``parse(row)`` for each row. Raises ``InvalidTable`` with the first bad cell of each."""
     parsed: list[T] = []
     problems: list[Problem] = []
+    for row in rows:
+        try:
+            parsed.append(parse(row))
+        except InvalidCell as error:
+            problems.append(Problem(row.line, str(error)))
+    if problems:
+        raise InvalidTable(path, tuple(problems))
+    return tuple(parsed)
+
+
+def _rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
             raise InvalidTable(path, tuple(Problem(1, f"column {column} is missing") for column in missing))
         for cells in reader:
-            try:
-                parsed.append(parse(Row(reader.line_num, cells)))
-            except InvalidCell as error:
-                problems.append(Problem(reader.line_num, str(error)))
-    if problems:
-        raise InvalidTable(path, tuple(problems))
-    return tuple(parsed)
+            yield Row(reader.line_num, cells)
 
 
 def read_header(path: Path) -> tuple[str, ...]:

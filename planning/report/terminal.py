@@ -16,6 +16,9 @@ from planning.plan import Plan, TierCost, TierPlan
 WIDTH = 100
 _BAR = 16
 
+#: How many instance types of a pool, and reasons of what does not serve a tier, the report shows.
+_TYPES, _MISSES = 6, 2
+
 
 def report(plan: Plan, stack: str, *, color: bool) -> str:
     """The whole report as text, ``color`` with terminal escapes."""
@@ -221,14 +224,29 @@ def _bar(value: float, whole: float) -> Text:
 
 
 def _alternatives(console: Console, plan: Plan) -> None:
-    if not plan.alternatives:
-        return
-    _heading(console, "Not chosen")
-    table = _table(("tier", "left"), ("would be", "left"), ("a month", "right"), ("because", "left"))
-    for other in plan.alternatives:
-        month = money(other.monthly_usd) if other.monthly_usd is not None else "-"
-        table.add_row(_shortened(other.tier, 12), other.description, month, _shortened(other.reason, 50))
-    console.print(table)
+    _heading(console, "Choices")
+    for tier in plan.tiers:
+        _wrapped(console, f"{tier.name} runs on {_choices(tier)}")
+        others = [other for other in plan.alternatives if other.tier == tier.name]
+        lost = [other for other in others if other.monthly_usd is None]
+        for other in [other for other in others if other.monthly_usd is not None] + lost[:_MISSES]:
+            month = f"{money(other.monthly_usd)} a month, " if other.monthly_usd is not None else ""
+            _wrapped(
+                console, f"- not {other.description}: {month}{other.reason}", first="    ", rest="      ", style="dim"
+            )
+        if len(lost) > _MISSES:
+            _wrapped(
+                console, f"- nor {len(lost) - _MISSES} more that do not serve it (--json lists them)", first="    "
+            )
+
+
+def _choices(tier: TierPlan) -> str:
+    """Instance types with their hourly prices, spot first."""
+    prices: list[str] = []
+    for offering in tier.offerings:
+        spot = "" if offering.spot_usd_per_hour is None else f"{offering.spot_usd_per_hour:.3f} spot, "
+        prices.append(f"{offering.instance_type} ({spot}{offering.on_demand_usd_per_hour:.3f})")
+    return ", ".join(prices[:_TYPES]) + (f" and {len(prices) - _TYPES} more" if len(prices) > _TYPES else "")
 
 
 def _warnings(console: Console, plan: Plan) -> None:

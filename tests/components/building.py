@@ -33,6 +33,7 @@ GPU_POOL = NodePoolPlan(
     cpu_limit=64,
     consolidate_after_s=300,
     root_volume_gib=60,
+    root_volume_mib_per_second=125,
     local_nvme=True,
 )
 CPU_POOL = NodePoolPlan(
@@ -45,6 +46,7 @@ CPU_POOL = NodePoolPlan(
     cpu_limit=96,
     consolidate_after_s=600,
     root_volume_gib=80,
+    root_volume_mib_per_second=600,
     local_nvme=False,
 )
 

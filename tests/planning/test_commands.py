@@ -20,7 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_a_plan_as_data_takes_less_than_a_second_and_a_half() -> None:
+def test_a_plan_as_data_takes_less_than_a_second() -> None:
     times: list[float] = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -34,9 +34,10 @@ def test_a_plan_as_data_takes_less_than_a_second_and_a_half() -> None:
             "projectedSavings",
             "plan",
             "warnings",
+            "alternatives",
         }
     # Of the processor, the best of three: other tests run on the same cores, and the program waits for nothing.
-    assert min(times) < 1.5
+    assert min(times) < 1.0
 
 
 def test_the_report_shows_the_cost_first_and_fits_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,8 +48,8 @@ def test_the_report_shows_the_cost_first_and_fits_100_columns(capsys: pytest.Cap
         assert "low" in lines[2]
         assert "high" in lines[2]
         assert max(map(len, lines)) <= WIDTH
-        headings = [line for line in lines if line in {"Tiers", "Bill", "Not chosen", "Warnings"} or "Savings" in line]
-        assert headings == ["Tiers", "Bill", "Savings, step by step from the baseline", "Not chosen", "Warnings"]
+        headings = [line for line in lines if line in {"Tiers", "Bill", "Choices", "Warnings"} or "Savings" in line]
+        assert headings == ["Tiers", "Bill", "Savings, step by step from the baseline", "Choices", "Warnings"]
 
 
 def test_an_invalid_stack_file_exits_with_2_and_one_message_without_a_traceback(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning.facts.instances import instance_type
-from planning.outputs import plan_outputs
+from planning.outputs import alternatives, plan_outputs
 from planning.plan import Plan
 from planning.stack import plan_config
 from planning.stackfile import read_stack
@@ -106,6 +107,31 @@ def test_the_range_holds_the_expectation_and_is_no_sum_of_all_worsts(plan: Plan)
     assert spread == sorted(spread, reverse=True)
 
 
+def test_a_million_tokens_are_those_of_prompts_and_answers() -> None:
+    cost = planned("prod").forecast.tiers[0]
+    # 36,000 requests a day of 900 + 150 tokens, in 730 hours.
+    assert cost.million_tokens == pytest.approx(36_000 * 1050 * 730 / 24 / 1e6)
+    assert cost.usd_per_million_tokens == pytest.approx(cost.expected_usd / cost.million_tokens)
+
+
+def test_the_ranked_choices_name_the_pool_with_prices_and_the_reason_of_each_loser(plan: Plan) -> None:
+    choices = alternatives(plan)
+    for tier in plan.tiers:
+        types = choices[tier.name]["instanceTypes"]
+        assert [entry["instanceType"] for entry in types] == list(tier.instance_types)
+        spots = [entry["spotUsdPerHour"] for entry in types if entry["spotUsdPerHour"] is not None]
+        assert spots == sorted(spots)
+        lost = choices[tier.name]["notChosen"]
+        assert all(entry["reason"] for entry in lost)
+        assert any(entry["monthlyUsd"] is not None for entry in lost)
+        assert any(entry["monthlyUsd"] is None for entry in lost)
+
+
+def test_a_floor_that_is_never_built_is_refused() -> None:
+    tier = {**tiers("prod")[0], "onDemandFloor": 1, "disaggregation": {"enabled": True}}
+    assert "prefill and decode pods have no floor" in problems(tiers=[tier], routing={})
+
+
 def test_every_tier_meets_its_target_on_every_type_of_its_pool(plan: Plan) -> None:
     for tier in plan.tiers:
         assert tier.serving.ttft_ms <= tier.ttft_target_ms
@@ -180,13 +206,25 @@ def test_a_name_or_wish_that_cannot_be_met_ends_with_the_way_out(changes: dict[s
     assert expected in problems(**changes)
 
 
-def test_the_suggested_target_really_works() -> None:
-    message = problems(tiers=tiers("prod", slo={"ttftMs": 1000, "tpotMs": 5})[1:], routing={})
-    suggested = message.rpartition("tpotMs: ")[2].rstrip("}")
-    plan = planned(
-        "prod", tiers=tiers("prod", slo={"ttftMs": 1000, "tpotMs": float(suggested)})[1:], routing={}, budget={}
-    )
-    assert plan.tiers[0].serving.tpot_ms <= float(suggested)
+@pytest.mark.parametrize(
+    ("model", "slo"),
+    [
+        ("meta-llama/Llama-3.1-70B-Instruct", {"ttftMs": 1000, "tpotMs": 5}),
+        ("meta-llama/Llama-3.1-70B-Instruct", {"ttftMs": 20, "tpotMs": 5}),
+        ("meta-llama/Llama-3.1-8B-Instruct", {"ttftMs": 1, "tpotMs": 80}),
+        ("Qwen/Qwen3-235B-A22B", {"ttftMs": 1000, "tpotMs": 1}),
+    ],
+)
+@pytest.mark.parametrize("burstiness", [1, 8])
+def test_the_suggested_target_really_works(model: str, slo: dict[str, float], burstiness: float) -> None:
+    tier = tiers("prod")[0]
+    tier = {**tier, "model": model, "slo": slo, "traffic": {**tier["traffic"], "burstiness": burstiness}}
+    message = problems(tiers=[tier], routing={})
+    found = re.search(r"nearest target that works is \{ttftMs: ([\d.]+), tpotMs: ([\d.]+)\}", message)
+    assert found
+    suggested = {"ttftMs": float(found[1]), "tpotMs": float(found[2])}
+    plan = planned("prod", tiers=[{**tier, "slo": suggested}], routing={}, budget={})
+    assert plan.tiers[0].serving.tpot_ms <= suggested["tpotMs"]
 
 
 def test_a_target_that_only_prefix_hits_meet_has_a_baseline_with_them() -> None:
