@@ -10,7 +10,7 @@ from planning.facts.instances import Offering, offerings
 from planning.facts.models import model
 from planning.memory import fit
 from planning.right_sizing import Best, Minimum, Setup
-from planning.speed import cost_band, gpu_speed
+from planning.speed import COST_BAND, COST_BAND_THIN, gpu_speed
 from planning.traffic import HOURS_PER_MONTH
 
 #: What the article that this project answers says, as far as it is known here.
@@ -28,8 +28,7 @@ def right_sizing_page() -> str:
 
 def _introduction() -> Iterator[str]:
     work, target = sizing.WORKLOAD, sizing.TARGET
-    low, high = cost_band(gpu("L4"), 1)
-    far_low, far_high = cost_band(gpu("L4"), 4)
+    (low, high), (far_low, far_high) = COST_BAND, COST_BAND_THIN
     dates = sorted(
         one.as_of for region in sizing.REGIONS for one in offerings(region) if one.as_of and one.instance.gpu
     )
@@ -51,10 +50,11 @@ def _introduction() -> Iterator[str]:
         f"- A month has {HOURS_PER_MONTH:.0f} hours. On-demand is the list price, spot the median of the zones; `-` is "
         f"a price that was not read. Price data of {dates[0]} to {dates[-1]}. Spot of new families (g7e, p6) starts "
         "low and does not stay there.",
-        f"- Speeds are projected: cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %, over PCIe on several "
-        f"GPUs {100 * (far_low - 1):+.0f} % to {100 * (far_high - 1):+.0f} %. The tables say nothing about replicas "
-        "for availability, nodes that start and idle, fixed costs, or whether spot is to be had; and the cheapest "
-        "token may be on a node far larger than your load, where it is not cheap at all.",
+        f"- Speeds are projected: cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %; of mixtures of experts, "
+        f"on thinly measured GPUs and on several over PCIe {100 * (far_low - 1):+.0f} % to "
+        f"{100 * (far_high - 1):+.0f} %. The tables say nothing about replicas for availability, nodes that start and "
+        "idle, fixed costs, or whether spot is to be had; and the cheapest token may be on a node far larger than your "
+        "load, where it is not cheap at all.",
     )
 
 

@@ -50,7 +50,7 @@ def role_loads(option: Option, demand: Demand, network_mbps: float) -> RoleLoads
 
 
 def _without_prefill(speed: ReplicaSpeed) -> ReplicaSpeed:
-    return replace(speed, prefill_per_token_s=0.0, prefill_per_token_squared_s=0.0)
+    return replace(speed, prefill_per_token_s=0.0, prefill_per_pair_s=0.0)
 
 
 def _largest_rate(service_s: float, room_s: float, arrival_cv: float) -> float:

@@ -1,4 +1,4 @@
-"""Published measurements of the very replica that is planned: where one exists, it beats the formula."""
+"""Published measurements of the very replica that is planned: where they exist, they beat the formula."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from types import MappingProxyType
 
 from planning.facts.measurements import Measurement, measured_architectures, vllm_measurements
 from planning.speed import CONSTANTS
-from planning.speed_evaluation import METHODS, is_burst, is_current, predictions
+from planning.speed_evaluation import METHODS, Prediction, is_burst, is_current, measured_by, predictions
 
 #: Lengths count as the same within this factor.
 _LENGTHS_WITHIN = 2.0
 
-#: 80 % band of measured over planned cost of a replica that was measured at other loads and lengths: so far rows of one
-#: replica lie from what the others of it say.
-COST_BAND_MEASURED = (0.92, 1.11)
+#: Fewer rows may be one mislabelled run.
+_LEAST_ROWS = 3
 
 Replica = tuple[str, str, str, int]
 """Model, quantisation method, GPU, number of GPUs."""
@@ -36,30 +35,45 @@ class MeasuredReplica:
 
 
 def measured_replica(replica: Replica, input_tokens: float, output_tokens: float) -> MeasuredReplica | None:
-    """Measurements of a replica under a current vLLM with lengths within a factor of two; None where there are none."""
-    near: list[tuple[float, Measurement]] = []
-    for row in _by_replica().get(replica, ()):
-        if row.input_tokens and row.output_tokens and row.concurrency:
-            apart = [
-                max(theirs / ours, ours / theirs)
-                for theirs, ours in ((row.input_tokens, input_tokens), (row.output_tokens, output_tokens))
-            ]
+    """Measurements of a replica under a current vLLM with lengths within a factor of two; None where there are too few.
+
+    How far they are from the user's own replica is the band of ``planning.speed.COST_BAND``: rows of one source agree
+    better with each other than with a second source.
+    """
+    near: list[tuple[float, Prediction]] = []
+    for one in _judged(replica[0], replica[2]).get(replica, ()):
+        given, made = one.row.input_tokens, one.row.output_tokens
+        if given and made:
+            pairs = ((given, input_tokens), (made, output_tokens))
+            apart = [max(theirs / ours, ours / theirs) for theirs, ours in pairs]
             if max(apart) <= _LENGTHS_WITHIN:
-                near.append((apart[0] * apart[1], row))
-    judged, _ = predictions([row for _, row in near])
-    if not judged:
+                near.append((apart[0] * apart[1], one))
+    if len(near) < _LEAST_ROWS:
         return None
-    factor = statistics.median(1 + one.error(CONSTANTS.seconds_per_unit(one.engine)) for one in judged)
-    nearest = min(near, key=lambda pair: pair[0])[1]
-    source = f"{nearest.source.split('@')[0]}, {nearest.engine} {nearest.engine_version}, {nearest.source_date}"
-    return MeasuredReplica(factor, len(judged), source)
+    factor = statistics.median(1 + one.error(CONSTANTS.seconds_per_unit(one.engine)) for _, one in near)
+    row = min(near, key=lambda pair: pair[0])[1].row
+    source = f"{row.source.split('@')[0]}, {row.engine} {row.engine_version}, {row.source_date or 'undated'}"
+    return MeasuredReplica(factor, len(near), source)
 
 
 @cache
-def _by_replica() -> Mapping[Replica, tuple[Measurement, ...]]:
-    found: dict[Replica, list[Measurement]] = defaultdict(list)
+def _judged(model_id: str, gpu: str) -> Mapping[Replica, tuple[Prediction, ...]]:
+    """The sound rows of a model on a GPU by replica. A source with a row that cannot be right has none of them."""
+    rows = _rows().get((model_id, gpu), ())
+    judged, left_out = predictions(rows)
+    wrong = {measured_by(one.row) for one in left_out}
+    found: dict[Replica, list[Prediction]] = defaultdict(list)
+    for one in judged:
+        if measured_by(one.row) not in wrong:
+            found[model_id, METHODS[one.row.quantization], gpu, one.row.gpu_count].append(one)
+    return MappingProxyType({replica: tuple(group) for replica, group in found.items()})
+
+
+@cache
+def _rows() -> Mapping[tuple[str, str], tuple[Measurement, ...]]:
+    found: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for row in vllm_measurements():
-        architecture, method = measured_architectures().get(row.model), METHODS.get(row.quantization)
-        if architecture and method and is_current(row) and not is_burst(row):
-            found[architecture.model_id, method, row.gpu, row.gpu_count].append(row)
-    return MappingProxyType({replica: tuple(rows) for replica, rows in found.items()})
+        architecture = measured_architectures().get(row.model)
+        if architecture and row.quantization in METHODS and row.concurrency and is_current(row) and not is_burst(row):
+            found[architecture.model_id, row.gpu].append(row)
+    return MappingProxyType({key: tuple(rows) for key, rows in found.items()})

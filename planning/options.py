@@ -354,7 +354,7 @@ def _gpu_option(demand: Demand, way: Way, gpu: Gpu, *, tuned: bool) -> Option | 
         resources=vllm_pod(way.gpus),
         offerings=way.offerings,
         cold_start=vllm_cold_start(way.checkpoint.weights_gb),
-        cost_band=cost_band(gpu, way.gpus),
+        cost_band=cost_band(demand.architecture, gpu, way.gpus),
         image_gb=VLLM_IMAGE_GB,
         quality_loss_percent=way.quality_loss_percent,
     )
@@ -613,7 +613,7 @@ def _cpu_option(demand: Demand, way: Way) -> Option | Miss:
         resources=PodResources(float(threads), math.ceil(memory * 10) / 10, 0, 0.0, math.ceil(weights_gib) + 1.0),
         offerings=way.offerings,
         cold_start=llama_cpp_cold_start(checkpoint.weights_gb, instance.network_baseline_mbps or 1000),
-        cost_band=cost_band(None, 0),
+        cost_band=cost_band(demand.architecture, None, 0),
         image_gb=LLAMA_CPP_IMAGE_GB,
         quality_loss_percent=way.quality_loss_percent,
     )

@@ -137,7 +137,7 @@ class LoadModel:
         self._least_step = speed.step_linear(self._kv_bytes, 1)
         at_mean = speed.prefill_s(given, cached)
         # Attention grows with the square of the length, so that varied prompts take longer on average.
-        curve = speed.prefill_per_token_squared_s * (given**2 - cached**2)
+        curve = at_mean - (given - cached) * speed.prefill_per_token_s
         self._prefill_s = at_mean + curve * workload.input_cv**2
         line, cv2 = (given - cached) * speed.prefill_per_token_s, workload.input_cv**2
         # Moments of a gamma distribution of mean 1: second, third, fourth.

@@ -17,7 +17,7 @@ from planning.facts.checkpoints import Checkpoint
 from planning.facts.cpus import Cpu, cpu_measurements
 from planning.facts.gpus import Gpu
 from planning.facts.models import Architecture, models
-from planning.memory import kv_bytes_per_sequence, kv_shards, weight_bytes
+from planning.memory import embedding_parameters, kv_bytes_per_sequence, kv_shards, weight_bytes
 
 Engine = Literal["current", "before_v1", "eager"]
 """Generation of a serving engine by its host time. ``current``: vLLM from 0.9 (its V1 core), SGLang, TensorRT-LLM.
@@ -62,31 +62,31 @@ class Work(NamedTuple):
 class SpeedConstants:
     """What the peaks are worth, and what the host costs. Fitted by ``speed_evaluation.fit_constants``."""
 
-    bandwidth_efficiency: float = 0.929
+    bandwidth_efficiency: float = 0.904
     """Achieved share of memory bandwidth."""
-    older_attention_efficiency: float = 0.783
+    older_attention_efficiency: float = 0.804
     """Share of that at which attention kernels read the KV cache before Hopper."""
-    expert_read_efficiency: float = 0.838
+    expert_read_efficiency: float = 0.874
     """Share of that at which routed experts are read: many small matrices, unevenly hit."""
-    compute_efficiency: float = 0.717
+    compute_efficiency: float = 0.674
     """Achieved share of peak operations."""
-    weight_only_efficiency: float = 0.599
+    weight_only_efficiency: float = 0.463
     """Share of that which weight-only kernels reach from Hopper on."""
-    expert_compute_efficiency: float = 0.738
+    expert_compute_efficiency: float = 0.702
     """Share of that which grouped matrix products of experts reach."""
-    link_efficiency: float = 0.468
+    link_efficiency: float = 0.488
     """All-reduce's share of the link rate."""
-    hop_latency_s: float = 0.472e-6
+    hop_latency_s: float = 0.433e-6
     """All-reduce's latency from GPU to GPU."""
-    step_overhead_s: float = 833e-6
+    step_overhead_s: float = 961e-6
     """Scheduler, input preparation and sampler of a step."""
-    layer_overhead_s: float = 51.3e-6
+    layer_overhead_s: float = 49.9e-6
     """Launches of a layer's kernels, and their ends where the GPU idles."""
-    layer_overhead_before_v1_s: float = 90.6e-6
-    layer_overhead_eager_s: float = 349e-6
-    sequence_overhead_s: float = 6.43e-6
+    layer_overhead_before_v1_s: float = 90.9e-6
+    layer_overhead_eager_s: float = 340e-6
+    sequence_overhead_s: float = 6.07e-6
     """Scheduling, sampling and detokenising of a sequence and step."""
-    sequence_overhead_before_v1_s: float = 65.8e-6
+    sequence_overhead_before_v1_s: float = 65.9e-6
 
     def seconds_per_unit(self, engine: Engine = "current") -> Work:
         """Seconds that a unit of each part of ``Work`` takes."""
@@ -114,12 +114,11 @@ class SpeedConstants:
 CONSTANTS = SpeedConstants()
 
 #: The 80 % band of cost around a projection, measured over predicted cost, of rows whose source had no part in the fit:
-#: where its GPU has many rows, and where it has few.
-COST_BAND = (0.69, 1.28)
-COST_BAND_THIN = (0.50, 1.38)
+#: of dense models on GPUs with many rows, and of everything else, where measurements are thin or scatter.
+COST_BAND = (0.84, 1.24)
+COST_BAND_THIN = (0.52, 1.49)
 
-#: GPUs with at least 50 judged rows; every other is thinly measured, and so are several GPUs without NVLink, of which
-#: two sources tell.
+#: GPUs with at least 50 judged rows. Several of them without NVLink are thinly measured all the same: two sources.
 WELL_MEASURED = frozenset({"H100", "H200", "B200", "A100-40GB", "A100-80GB", "A100-80GB-PCIe", "A6000", "L40S"})
 
 #: llama.cpp's batches are projected from runs of one sequence: an allowance, until batches are measured.
@@ -139,12 +138,18 @@ def link_gbps(gpu: Gpu) -> float:
     return _PCIE_GBPS.get(gpu.name, _PCIE4_GBPS)
 
 
-def cost_band(gpu: Gpu | None, gpus: int) -> tuple[float, float]:
-    """Low and high factor on projected cost: wider where measurements are thin. None: a CPU."""
+def cost_band(architecture: Architecture, gpu: Gpu | None, gpus: int) -> tuple[float, float]:
+    """Low and high factor on projected cost: wider where measurements are thin or scatter. ``gpu`` None: a CPU.
+
+    Wide are mixtures of experts, latent and recurrent attention (no row has them), GPUs with few rows, several GPUs
+    over PCIe.
+    """
     if gpu is None:
         return COST_BAND_LLAMA_CPP
-    thin = gpu.name not in WELL_MEASURED or (gpus > 1 and gpu.nvlink != "yes")
-    return COST_BAND_THIN if thin else COST_BAND
+    plain = architecture.experts <= 1 and not architecture.uses_latent_attention
+    dense = plain and not architecture.state_bytes_per_sequence
+    well = gpu.name in WELL_MEASURED and (gpus == 1 or gpu.nvlink == "yes")
+    return COST_BAND if dense and well else COST_BAND_THIN
 
 
 def native_flops(gpu: Gpu, method: str) -> float | None:
@@ -169,15 +174,26 @@ def bf16_flops(gpu: Gpu) -> float:
     return gpu.bf16_tflops * 1e12
 
 
-def _linear_work(architecture: Architecture, gpu: Gpu, gpus: int, method: str) -> Work:
+def _linear_work(architecture: Architecture, gpu: Gpu, gpus: int, method: str, parameters: float) -> Work:
     """The linear layers of one token."""
-    flops = 2 * architecture.active_params_billion * 1e9
     native = native_flops(gpu, method)
-    seconds = flops / (gpus * (native or bf16_flops(gpu)))
+    seconds = 2 * parameters / (gpus * (native or bf16_flops(gpu)))
     unpacked = native is None and gpu.compute_capability >= HOPPER
     if architecture.experts > 1:
         return Work(weight_only_expert_compute_s=seconds) if unpacked else Work(expert_compute_s=seconds)
     return Work(weight_only_compute_s=seconds) if unpacked else Work(compute_s=seconds)
+
+
+def attended(architecture: Architecture, tokens: float) -> float:
+    """Twice the pairs of tokens of a prompt that attend to each other, as a mean over the layers.
+
+    ``tokens`` squared where every layer is global; a local layer's tokens see no further than its window.
+    """
+    window = architecture.sliding_window
+    if not window or tokens <= window:
+        return tokens**2
+    local = 1 - architecture.global_attention_layers / architecture.layers
+    return (1 - local) * tokens**2 + local * (2 * window * tokens - window**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +211,9 @@ class ReplicaWork:
     kv_byte: Work
     """Reading a byte of KV cache."""
     prompt_token: Work
-    prompt_token_squared: Work
-    """Attention over a prompt, by its length squared."""
+    attention: Work
+    """Attention over a prompt, by what ``attended`` counts."""
+    architecture: Architecture
 
     def decode(self, sequences: float, kv_bytes_per_sequence: float) -> Work:
         """One decode step."""
@@ -207,7 +224,8 @@ class ReplicaWork:
 
     def prefill(self, input_tokens: float) -> Work:
         """One prompt's prefill, in a step that decodes too."""
-        return self.prompt_token.times(input_tokens).plus(self.prompt_token_squared.times(input_tokens**2))
+        attention = self.attention.times(attended(self.architecture, input_tokens))
+        return self.prompt_token.times(input_tokens).plus(attention)
 
 
 def gpu_work(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, gpus: int) -> ReplicaWork:
@@ -215,7 +233,15 @@ def gpu_work(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, gpus:
     weights = weight_bytes(architecture, checkpoint)
     bandwidth = gpu.bandwidth_gbps * 1e9
     layers, hidden = architecture.layers, architecture.hidden_size
-    linear = _linear_work(architecture, gpu, gpus, checkpoint.method)
+    # A token's input embedding is looked up, not multiplied; the output layer works once a step, not for every token of
+    # a prompt.
+    embedding = architecture.vocab_size * architecture.hidden_size
+    active = architecture.active_params_billion * 1e9
+    looked_up = 0.0 if architecture.tied_embeddings else float(embedding)
+
+    def linear(parameters: float) -> Work:
+        return _linear_work(architecture, gpu, gpus, checkpoint.method, parameters)
+
     reduce, hops = Work(), 0.0
     if gpus > 1:
         # A ring all-reduce moves 2 (n - 1) / n of the 16-bit hidden state; there are two a layer.
@@ -225,13 +251,14 @@ def gpu_work(architecture: Architecture, checkpoint: Checkpoint, gpu: Gpu, gpus:
     read = 1 / (kv_shards(architecture, gpus) * bandwidth)
     newer = gpu.compute_capability >= HOPPER
     return ReplicaWork(
-        step=Work(memory_s=weights.dense / (gpus * bandwidth), hops=hops, layers=layers, steps=1.0),
-        sequence=linear.plus(reduce).plus(Work(sequences=1.0)),
+        step=Work(memory_s=(weights.dense - 2 * looked_up) / (gpus * bandwidth), hops=hops, layers=layers, steps=1.0),
+        sequence=linear(active - looked_up).plus(reduce).plus(Work(sequences=1.0)),
         experts=Work(expert_memory_s=weights.experts / (gpus * bandwidth)),
         expert_miss=1 - architecture.experts_per_token / architecture.experts if architecture.experts > 1 else 1.0,
         kv_byte=Work(memory_s=read) if newer else Work(older_attention_memory_s=read),
-        prompt_token=linear.plus(reduce),
-        prompt_token_squared=Work(compute_s=attention),
+        prompt_token=linear(active - embedding_parameters(architecture)).plus(reduce),
+        attention=Work(compute_s=attention),
+        architecture=architecture,
     )
 
 
@@ -249,7 +276,8 @@ class ReplicaSpeed:
     """Chance that one token misses a given expert; 1 for dense models."""
     kv_read_s_per_byte: float
     prefill_per_token_s: float
-    prefill_per_token_squared_s: float
+    prefill_per_pair_s: float
+    """By what ``attended`` counts."""
     architecture: Architecture
     kv_cache_dtype: str
 
@@ -269,8 +297,8 @@ class ReplicaSpeed:
         Cached tokens cost no linear layers, but the new ones still attend to them.
         """
         new = input_tokens - cached_tokens
-        attended = input_tokens**2 - cached_tokens**2
-        return new * self.prefill_per_token_s + attended * self.prefill_per_token_squared_s
+        pairs = attended(self.architecture, input_tokens) - attended(self.architecture, cached_tokens)
+        return new * self.prefill_per_token_s + pairs * self.prefill_per_pair_s
 
     def slower(self, factor: float) -> ReplicaSpeed:
         """The same replica where everything takes ``factor`` times as long."""
@@ -281,7 +309,7 @@ class ReplicaSpeed:
             expert_read_s=self.expert_read_s * factor,
             kv_read_s_per_byte=self.kv_read_s_per_byte * factor,
             prefill_per_token_s=self.prefill_per_token_s * factor,
-            prefill_per_token_squared_s=self.prefill_per_token_squared_s * factor,
+            prefill_per_pair_s=self.prefill_per_pair_s * factor,
         )
 
     def output_tokens_per_second(self, sequences: float, input_tokens: float, output_tokens: float) -> float:
@@ -314,7 +342,7 @@ def gpu_speed(
         expert_miss=work.expert_miss,
         kv_read_s_per_byte=seconds(work.kv_byte),
         prefill_per_token_s=seconds(work.prompt_token),
-        prefill_per_token_squared_s=seconds(work.prompt_token_squared),
+        prefill_per_pair_s=seconds(work.attention),
         architecture=architecture,
         kv_cache_dtype=kv_cache_dtype,
     )
@@ -361,7 +389,7 @@ def cpu_speed(architecture: Architecture, checkpoint: Checkpoint, cpu: Cpu, thre
         expert_miss=1 - architecture.experts_per_token / architecture.experts if architecture.experts > 1 else 1.0,
         kv_read_s_per_byte=1 / bandwidth,
         prefill_per_token_s=compute,
-        prefill_per_token_squared_s=attention,
+        prefill_per_pair_s=attention,
         architecture=architecture,
         kv_cache_dtype="auto",
     )

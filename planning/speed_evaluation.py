@@ -16,9 +16,10 @@ from typing import Any, cast
 
 from planning.facts.checkpoints import Checkpoint
 from planning.facts.gpus import Gpu, gpus
+from planning.facts.logged_models import logged_model
 from planning.facts.measurements import Measurement, measured_architectures
 from planning.facts.models import Architecture
-from planning.memory import GIB, fit, kv_bytes_per_sequence, kv_shards, visible_gib, weight_bytes
+from planning.memory import GIB, fit, gpu_name, kv_bytes_per_sequence, kv_shards, visible_gib, weight_bytes
 from planning.speed import CONSTANTS, Engine, SpeedConstants, Work, gpu_work
 
 #: The measurements' names of quantisations. ``w8a16`` is nothing that we serve: 8 bit in memory, unpacked to multiply.
@@ -26,10 +27,14 @@ METHODS = {
     "bf16": "fp16",
     "fp16": "fp16",
     "fp8": "fp8",
+    "int8": "int8",
+    "w8a8": "int8",
     "w8a8-int8": "int8",
     "w8a16": "w8a16",
     "w4a16": "w4a16",
+    "awq": "awq",
     "awq-int4": "awq",
+    "gptq": "gptq",
     "gptq-int4": "gptq",
     "mxfp4": "mxfp4",
     "nvfp4": "nvfp4",
@@ -49,7 +54,8 @@ _TENSORRT_KV_SHARE, _TENSORRT_BUFFERS_GIB = 0.9, 2.5
 #: vLLM's default ``--gpu-memory-utilization`` in the years of most rows.
 _VLLM_UTILIZATION = 0.9
 
-_EULER = 0.5772
+#: Above any tokens, requests, GPUs or rates that a run can have.
+_LARGEST_CELL = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +271,7 @@ class _Subject:
     output_tokens: float
     concurrency: float | None
     """None: as many as the memory holds."""
-    burst: bool
-    """All requests at once: the concurrency stated is their number."""
+    output_tokens_per_second: float | None
 
     @property
     def tensorrt(self) -> bool:
@@ -309,7 +314,8 @@ class _Subject:
         )
         room = self._kv_gib_per_gpu() * GIB * kv_shards(self.architecture, self.row.gpu_count)
         most = self._max_num_seqs()
-        return max(1.0, min(self.concurrency or most, most, room / kv))
+        asked = most if self.concurrency is None else self.concurrency
+        return max(1.0, min(asked, most, room / kv))
 
     def _max_num_seqs(self) -> int:
         if self.tensorrt:
@@ -341,54 +347,82 @@ class _Subject:
         batch = self.batch()
         step = replica.decode(batch, kv)
         engine = generation(row)
-        if row.output_tokens_per_s is None and row.ttft_p50_ms is None:
+        rate = self.output_tokens_per_second
+        if rate is None and row.ttft_p50_ms is None:
             # TPOT alone: its own step, and the prefills of the others in between.
             work = step.plus(prefill.times((batch - 1) / answer))
             return Prediction(row, work, None, engine, (row.tpot_p50_ms or 0.0) / 1000)
-        if row.output_tokens_per_s is None and row.tpot_p50_ms is None:
+        if rate is None and row.tpot_p50_ms is None:
             return Prediction(row, prefill.times(batch).plus(step), None, engine, (row.ttft_p50_ms or 0.0) / 1000)
-        rate = row.output_tokens_per_s
         if rate is None:
             stay_s = ((row.ttft_p50_ms or 0.0) + (row.tpot_p50_ms or 0.0) * (answer - 1)) / 1000
             rate = (self.concurrency or 1.0) * answer / stay_s
-        if not self.burst:
+        requests = self.concurrency
+        if requests is None or not is_burst(row):
             return Prediction(row, prefill.times(batch).plus(step.times(answer)), batch * answer, engine, rate)
-        # Waves fill the batch; then it drains. With answers of exponential length the k-th last leaves after
-        # answer / k, so steps that cost a + b k take answer x (a x H(batch) + b x batch), H the harmonic number.
-        requests = max(batch, self.concurrency or batch)
-        alone = replica.decode(1.0, kv)
-        slope = step.plus(alone.times(-1.0)).times(1 / max(batch - 1, 1.0))
-        fixed = alone.plus(slope.times(-1.0))
-        harmonic = math.log(batch) + _EULER + 1 / (2 * batch)
-        drain = fixed.times(harmonic).plus(slope.times(batch)).times(answer)
-        waves = step.times(answer * (requests - batch) / batch)
-        return Prediction(row, prefill.times(requests).plus(waves).plus(drain), requests * answer, engine, rate)
+        # Waves of a full batch, and then it drains. Answers of equal length all end together; of exponential length the
+        # k-th last ends after answer / k, so that steps of a + b k take answer x (a x H(batch) + b x batch) in all,
+        # with H the harmonic number.
+        waves = step.times(answer * max(0.0, requests - batch) / batch)
+        drain = step.times(answer)
+        if not (self.input_tokens.is_integer() and answer.is_integer()):
+            # Fractions are means of a data set with lengths of all kinds.
+            alone = replica.decode(1.0, kv)
+            slope = step.plus(alone.times(-1.0)).times(1 / max(batch - 1, 1.0))
+            fixed = alone.plus(slope.times(-1.0))
+            harmonic = sum(1 / (k + 1) for k in range(round(batch)))
+            drain = fixed.times(harmonic).plus(slope.times(batch)).times(answer)
+        work = prefill.times(max(batch, requests)).plus(waves).plus(drain)
+        return Prediction(row, work, max(batch, requests) * answer, engine, rate)
+
+
+def architecture_of(row: Measurement) -> Architecture | None:
+    """The architecture that a row names, by the measurements' short names or as people write it; None: not known."""
+    return measured_architectures().get(row.model) or logged_model(row.model)
 
 
 def _subject(row: Measurement) -> _Subject | str:
     """The row with what it names, or why it cannot be predicted."""
-    architecture = measured_architectures().get(row.model)
+    architecture = architecture_of(row)
     if architecture is None:
         return f"architecture of {row.model} is not known"
-    gpu = gpus().get(row.gpu)
+    gpu = gpus().get(gpu_name(row.gpu))
     if gpu is None or gpu.bf16_tflops is None:
         return f"no published peaks of {row.gpu}"
     method = METHODS.get(row.quantization.removesuffix("+kvfp8"))
     if method is None:
         return f"no rule for the format {row.quantization}"
+    impossible = _impossible_cell(row)
+    if impossible:
+        return impossible
     given, made = _lengths(row)
     if given is None:
         return "input length not stated"
     if made is None:
         return "output length not stated"
-    if row.output_tokens_per_s is None and row.ttft_p50_ms is None and row.tpot_p50_ms is None:
+    rate = row.output_tokens_per_s
+    if rate is None and row.total_tokens_per_s is not None:
+        rate = row.total_tokens_per_s * made / (given + made)
+    if rate is None and row.ttft_p50_ms is None and row.tpot_p50_ms is None:
         return "neither a rate nor a latency"
-    if row.concurrency is None and row.output_tokens_per_s is None:
+    concurrency = 1.0 if _is_single(row) else row.concurrency
+    if concurrency is None and rate is None:
         return "open loop: load not stated as a concurrency"
     eight_bit_gb = architecture.params_billion
     checkpoint = Checkpoint(row.model, method, "as measured", eight_bit_gb, verified=True, source=row.source)
-    concurrency = 1.0 if _is_single(row) else row.concurrency
-    return _Subject(row, architecture, checkpoint, gpu, given, made, concurrency, is_burst(row))
+    return _Subject(row, architecture, checkpoint, gpu, given, made, concurrency, rate)
+
+
+def _impossible_cell(row: Measurement) -> str:
+    """The first figure that no run can have; empty when there is none."""
+    at_least_one = ("gpu_count", "input_tokens", "output_tokens", "concurrency")
+    above_zero = ("output_tokens_per_s", "total_tokens_per_s", "ttft_p50_ms", "tpot_p50_ms")
+    for least, names in ((1.0, at_least_one), (1e-9, above_zero)):
+        for name in names:
+            value = getattr(row, name)
+            if value is not None and not least <= value <= _LARGEST_CELL:
+                return f"{name} is {value:g}"
+    return ""
 
 
 def _lengths(row: Measurement) -> tuple[float | None, float | None]:

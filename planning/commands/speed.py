@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> str:
     best = _sweet_spot(arguments, rows)
     for row in rows:
         row["sweet_spot"] = row is best
-    low, high = cost_band(gpu, arguments.gpus)
+    low, high = cost_band(architecture, gpu, arguments.gpus)
     note = f"projected; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %"
     if arguments.json:
         return as_json(

@@ -8,12 +8,24 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from planning.facts.checkpoints import checkpoints
 from planning.facts.gpus import gpus
 from planning.facts.measurements import Measurement, measurements
-from planning.speed import CONSTANTS, COST_BAND, COST_BAND_THIN, WELL_MEASURED
+from planning.facts.models import model
+from planning.speed import (
+    CONSTANTS,
+    COST_BAND,
+    COST_BAND_THIN,
+    WELL_MEASURED,
+    Work,
+    cost_band,
+    gpu_speed,
+    gpu_work,
+)
 from planning.speed_evaluation import (
     Accuracy,
     Prediction,
+    architecture_of,
     errors_by_source,
     fit_constants,
     generation,
@@ -82,14 +94,63 @@ def test_the_bands_hold_four_in_five_rows_of_unseen_sources(
 ) -> None:
     rows = Counter(one.row.gpu for one in judged)
     assert frozenset(gpu for gpu, count in rows.items() if count >= 50) == WELL_MEASURED
-
-    def band(*, well: bool) -> tuple[float, float]:
-        cost = [1 + error for one, error in unseen if (one.row.gpu in WELL_MEASURED) == well]
+    costs: dict[tuple[float, float], list[float]] = {COST_BAND: [], COST_BAND_THIN: []}
+    for one, error in unseen:
+        architecture = architecture_of(one.row)
+        assert architecture is not None
+        costs[cost_band(architecture, gpus()[one.row.gpu], one.row.gpu_count)].append(1 + error)
+    for band, cost in costs.items():
         tenths = statistics.quantiles(cost, n=10, method="inclusive")
-        return tenths[0], tenths[-1]
+        assert (tenths[0], tenths[-1]) == pytest.approx(band, abs=0.03)
 
-    assert band(well=True) == pytest.approx(COST_BAND, abs=0.03)
-    assert band(well=False) == pytest.approx(COST_BAND_THIN, abs=0.05)
+
+def test_what_no_row_tells_of_has_the_wide_band() -> None:
+    h100 = gpus()["H100"]
+    assert cost_band(model("meta-llama/Llama-3.1-8B-Instruct"), h100, 1) == COST_BAND
+    assert cost_band(model("deepseek-ai/DeepSeek-V3"), h100, 8) == COST_BAND_THIN
+    assert cost_band(model("meta-llama/Llama-3.1-8B-Instruct"), gpus()["T4"], 1) == COST_BAND_THIN
+    assert cost_band(model("meta-llama/Llama-3.1-8B-Instruct"), gpus()["L40S"], 4) == COST_BAND_THIN
+
+
+def test_the_planner_counts_a_step_and_a_prefill_as_the_evaluation_does() -> None:
+    # A mixture of experts with sliding windows, on several GPUs: every term of the form.
+    architecture = model("openai/gpt-oss-120b")
+    checkpoint = next(one for one in checkpoints(architecture.model_id) if one.method == "mxfp4")
+    replica, unit = gpu_work(architecture, checkpoint, gpus()["H100"], 2), CONSTANTS.seconds_per_unit()
+    speed = gpu_speed(architecture, checkpoint, gpus()["H100"], 2)
+
+    def seconds(work: Work) -> float:
+        return sum(part * each for part, each in zip(work, unit, strict=True))
+
+    for batch in (1, 7, 64):
+        assert speed.step_linear(1e6, batch) == pytest.approx(seconds(replica.decode(batch, 1e6)))
+    for tokens in (100, 20_000):
+        assert speed.prefill_s(tokens) == pytest.approx(seconds(replica.prefill(tokens)))
+
+
+def test_equal_answers_of_a_burst_end_together_and_varied_ones_drain_the_batch() -> None:
+    notes = "50 prompts sent at once"
+    equal, varied = (
+        predictions([row(notes=notes, concurrency=50.0, input_tokens=length, output_tokens=length)])[0][0]
+        for length in (200.0, 200.5)
+    )
+    unit = CONSTANTS.seconds_per_unit()
+    steady = predictions([row(notes="", concurrency=50.0, input_tokens=200.0, output_tokens=200.0)])[0][0]
+    assert equal.error(unit) == pytest.approx(steady.error(unit))
+    assert varied.error(unit) < equal.error(unit)
+
+
+@pytest.mark.parametrize("cell", ["gpu_count", "input_tokens", "output_tokens", "concurrency", "output_tokens_per_s"])
+@pytest.mark.parametrize("value", [0.0, 1e300])
+def test_a_figure_that_no_run_can_have_is_a_reason_and_no_traceback(cell: str, value: float) -> None:
+    judged, left_out = predictions([row(**{cell: value})])
+    assert not judged
+    assert left_out[0].reason == f"{cell} is {value:g}"
+
+
+def test_names_as_people_write_them_are_understood() -> None:
+    assert predictions([row(model="meta-llama/Llama-3.1-8B-Instruct", gpu="NVIDIA H100 80GB HBM3")])[0]
+    assert predictions([row(output_tokens_per_s=None, total_tokens_per_s=50.0)])[0]
 
 
 def test_no_measured_figure_of_a_row_moves_its_prediction() -> None:
