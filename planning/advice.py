@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.fleet import Fleet, Uncertainty
 from planning.memory import fit
-from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option
+from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option, replica_speed
 from planning.plan import TierCost
-from planning.speed import ReplicaSpeed, gpu_speed, native_flops
+from planning.speed import ReplicaSpeed, native_flops
 from planning.traffic import DAYS_PER_MONTH
 
 #: Speculative decoding with a draft model: 1.5 times faster at one request a second, 1.4 to 1.8 times slower at high
@@ -108,8 +108,7 @@ def _sequences_in_cache(part: TierBill, option: Option) -> float:
 
 def _speed(part: TierBill, option: Option) -> ReplicaSpeed:
     assert option.gpu is not None
-    dtype = option.vllm.kv_cache_dtype if option.vllm else "auto"
-    return gpu_speed(part.search.demand.architecture, option.checkpoint, option.gpu, option.gpus, dtype)
+    return replica_speed(part.search.demand, option.checkpoint, option.gpu, option.gpus)
 
 
 def speculative_gain(speed: ReplicaSpeed, sequences: float, context_tokens: float) -> float:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from planning.memory import kv_bytes_per_sequence
-from planning.options import Demand, Option
+from planning.options import Demand, Option, replica_speed
 from planning.serving import Load, LoadModel
-from planning.speed import ReplicaSpeed, gpu_speed
+from planning.speed import ReplicaSpeed
 
 #: Prompts with fewer new tokens than this are prefilled on the decode pod: the transfer would cost more than it saves.
 #: llm-d's own example of the prefix-based decider.
@@ -35,7 +35,7 @@ def role_loads(option: Option, demand: Demand, network_mbps: float) -> RoleLoads
     if option.gpu is None or option.vllm is None:
         return None
     dtype = option.vllm.kv_cache_dtype
-    speed = gpu_speed(demand.architecture, option.checkpoint, option.gpu, option.gpus, dtype)
+    speed = replica_speed(demand, option.checkpoint, option.gpu, option.gpus)
     kv_bytes = kv_bytes_per_sequence(demand.architecture, dtype, demand.workload.input_tokens)
     transfer_s = kv_bytes * 8 / (network_mbps * 1e6)
     decode = LoadModel(_without_prefill(speed), demand.workload, option.vllm.max_num_batched_tokens).largest(

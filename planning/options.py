@@ -20,6 +20,7 @@ from planning.facts.gpus import Gpu, gpus
 from planning.facts.instances import InstanceType, Offering
 from planning.facts.models import Architecture
 from planning.facts.quality import checkpoint_loss
+from planning.measured import MeasuredReplica, measured_replica
 from planning.memory import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     GIB,
@@ -30,7 +31,7 @@ from planning.memory import (
 )
 from planning.plan import LlamaCppLimits, PodResources, VllmLimits
 from planning.serving import LEAST_CONCURRENCY, Load, LoadModel, Target, Workload
-from planning.speed import ReplicaSpeed, cost_band, cpu_speed, gpu_speed
+from planning.speed import COST_BAND, ReplicaSpeed, cost_band, cpu_speed, gpu_speed
 from planning.spot import spot_usd_per_hour
 
 #: Least compute capability that a method's kernels run on (vLLM 0.33.0); fp8 below 8.9 and all 4-bit formats are
@@ -113,9 +114,10 @@ class Option:
     cost_band: tuple[float, float]
     image_gb: float
     """Compressed size of the engine's image."""
-
     quality_loss_percent: float
     """Expected, of the weights' format; decides between equal prices."""
+    measured: MeasuredReplica | None = None
+    """What the speed rests on where the replica was measured; None: the formula."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -303,7 +305,7 @@ def _gpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterato
             memory_gib = pod.memory_gib + demand.host_memory_gib
             yield Miss(label, f"no instance type leaves {pod.cpu_cores:g} cores and {memory_gib:g} GiB for the pod")
             continue
-        speed = _gpu_speed(demand.architecture, checkpoint, gpu, count, demand.kv_cache_dtype)
+        speed = replica_speed(demand, checkpoint, gpu, count)
         possible.append((gpu, count, hosts, most_requests_per_second(speed, demand)))
     for gpu, count, hosts, most in possible:
         as_fast = frozenset(
@@ -344,6 +346,7 @@ def _gpu_option(demand: Demand, way: Way, gpu: Gpu, *, tuned: bool) -> Option | 
     if isinstance(found, Miss):
         return found
     limits, load = found
+    measured = measured_speed(demand, way.checkpoint, gpu, way.gpus)
     return Option(
         checkpoint=way.checkpoint,
         gpu=gpu,
@@ -354,7 +357,8 @@ def _gpu_option(demand: Demand, way: Way, gpu: Gpu, *, tuned: bool) -> Option | 
         resources=vllm_pod(way.gpus),
         offerings=way.offerings,
         cold_start=vllm_cold_start(way.checkpoint.weights_gb),
-        cost_band=cost_band(demand.architecture, gpu, way.gpus),
+        measured=measured,
+        cost_band=COST_BAND if measured else cost_band(demand.architecture, gpu, way.gpus),
         image_gb=VLLM_IMAGE_GB,
         quality_loss_percent=way.quality_loss_percent,
     )
@@ -401,7 +405,7 @@ def _vllm_limits(
     demand: Demand, checkpoint: Checkpoint, gpu: Gpu, count: int, *, tuned: bool
 ) -> tuple[VllmLimits, Load] | Miss:
     """The limits with the largest rate, or why none works."""
-    speed = _gpu_speed(demand.architecture, checkpoint, gpu, count, demand.kv_cache_dtype)
+    speed = replica_speed(demand, checkpoint, gpu, count)
     default = vllm_default_limits(
         gpu, max_model_len=demand.max_model_len, gpus=count, kv_cache_dtype=demand.kv_cache_dtype
     )
@@ -483,7 +487,7 @@ def sustains(option: Option, demand: Demand, gpu: Gpu, requests_per_second: floa
     memory = _fit(demand, option.checkpoint, limits, gpu, limits.max_num_seqs, limits.max_num_batched_tokens)
     if not memory.fits:
         return False
-    speed = _gpu_speed(demand.architecture, option.checkpoint, gpu, option.gpus, limits.kv_cache_dtype)
+    speed = replica_speed(demand, option.checkpoint, gpu, option.gpus)
     model = LoadModel(speed, demand.workload, limits.max_num_batched_tokens)
     room = min(limits.max_num_seqs, _sequences(demand, memory, speed))
     return model.carries(requests_per_second, demand.target, room)
@@ -506,7 +510,7 @@ def load_model(option: Option, demand: Demand) -> LoadModel:
         threads = option.llama_cpp.threads if option.llama_cpp else instance.vcpu
         speed = cpu_speed(demand.architecture, option.checkpoint, cpus()[instance.family], threads)
         return LoadModel(speed, demand.workload, LLAMA_CPP_BATCH_TOKENS)
-    speed = _gpu_speed(demand.architecture, option.checkpoint, option.gpu, option.gpus, option.vllm.kv_cache_dtype)
+    speed = replica_speed(demand, option.checkpoint, option.gpu, option.gpus)
     return LoadModel(speed, demand.workload, option.vllm.max_num_batched_tokens)
 
 
@@ -532,6 +536,21 @@ def _sequences(demand: Demand, memory: MemoryFit, speed: ReplicaSpeed) -> int:
     full = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, demand.max_model_len)
     mean = kv_bytes_per_sequence(speed.architecture, speed.kv_cache_dtype, running)
     return math.floor(memory.full_length_sequences * full / mean)
+
+
+def replica_speed(demand: Demand, checkpoint: Checkpoint, gpu: Gpu, count: int) -> ReplicaSpeed:
+    """Speed of a vLLM replica: as the formula projects it, or as it was measured where it was."""
+    speed = _gpu_speed(demand.architecture, checkpoint, gpu, count, demand.kv_cache_dtype)
+    measured = measured_speed(demand, checkpoint, gpu, count)
+    return speed.slower(measured.time_factor) if measured else speed
+
+
+def measured_speed(demand: Demand, checkpoint: Checkpoint, gpu: Gpu, count: int) -> MeasuredReplica | None:
+    """Published measurements of the very replica at the demand's lengths; None where there are none."""
+    if demand.kv_cache_dtype != "auto":
+        return None
+    replica = (demand.architecture.model_id, checkpoint.method, gpu.name, count)
+    return measured_replica(replica, demand.workload.input_tokens, demand.workload.output_tokens)
 
 
 @cache

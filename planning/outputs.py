@@ -64,6 +64,7 @@ class TierOutput(TypedDict):
     ttftMs: float
     tpotMs: float
     clientTimeoutSeconds: int
+    speedSource: str
     requestsPerSecondPerReplica: float
     minReplicas: int
     maxReplicas: int
@@ -192,6 +193,7 @@ def _tier(tier: TierPlan) -> TierOutput:
         ttftMs=round(tier.serving.ttft_ms, 1),
         tpotMs=round(tier.serving.tpot_ms, 1),
         clientTimeoutSeconds=tier.timeouts.client_s,
+        speedSource=tier.serving.source,
         requestsPerSecondPerReplica=round(tier.serving.requests_per_second, 4),
         minReplicas=tier.replicas.minimum,
         maxReplicas=tier.replicas.maximum,

@@ -153,7 +153,7 @@ class ServingPoint:
     """Mean number of running requests at that rate: the scaler's target."""
     output_tokens_per_second: float
     source: str
-    """What the speed rests on: the formula and its band, or a measured row."""
+    """What the speed rests on, the formula or measurements, and its band."""
 
 
 @dataclass(frozen=True, slots=True)

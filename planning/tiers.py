@@ -12,6 +12,7 @@ from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
 from planning.fleet import Fleet, Policy
+from planning.measured import MeasuredReplica
 from planning.month import replicas_for
 from planning.plan import (
     Alternative,
@@ -109,6 +110,13 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
     )
 
 
+def speed_source(measured: MeasuredReplica | None) -> str:
+    """What a replica's speed rests on, in words."""
+    if measured is None:
+        return "projected by the speed formula"
+    return f"projected from {measured.rows} measurements of this replica ({measured.source})"
+
+
 def _serving_point(part: TierBill) -> ServingPoint:
     option, demand = part.fleet.option, part.search.demand
     load = option.load
@@ -119,7 +127,7 @@ def _serving_point(part: TierBill) -> ServingPoint:
         requests_per_second=load.requests_per_second,
         concurrency=load.concurrency,
         output_tokens_per_second=load.requests_per_second * demand.workload.output_tokens,
-        source=f"projected by the speed formula; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %",
+        source=f"{speed_source(option.measured)}; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %",
     )
 
 

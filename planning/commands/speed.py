@@ -20,11 +20,13 @@ from planning.facts.checkpoints import Checkpoint
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.models import Architecture
 from planning.facts.quality import checkpoint_loss
+from planning.measured import measured_replica
 from planning.memory import BITS_PER_WEIGHT, MemoryFit
 from planning.options import vllm_default_limits
 from planning.serving import Workload
 from planning.simulation import ClosedLoop, Limits, Outcome, Traffic, gamma, simulate
-from planning.speed import ReplicaSpeed, cost_band, gpu_speed
+from planning.speed import COST_BAND, ReplicaSpeed, cost_band, gpu_speed
+from planning.tiers import speed_source
 
 #: Output tokens/s by batch of the article that this project takes its scenario from; it names neither GPU nor lengths.
 ARTICLE_TOKENS_PER_SECOND = {1: 45, 8: 320, 32: 1100, 64: 1800, 128: 2200}
@@ -77,12 +79,18 @@ def run(arguments: argparse.Namespace) -> str:
     gpu = gpu_named(arguments.gpu)
     checkpoint, memory = _fitting(arguments, architecture)
     speed = gpu_speed(architecture, checkpoint, gpu, arguments.gpus, arguments.kv_cache_dtype)
+    measured = None
+    if arguments.kv_cache_dtype == "auto":
+        replica = (architecture.model_id, checkpoint.method, gpu.name, arguments.gpus)
+        measured = measured_replica(replica, arguments.input_tokens, arguments.output_tokens)
+    if measured:
+        speed = speed.slower(measured.time_factor)
     rows = [_row(arguments, speed, memory, batch) for batch in arguments.batch]
     best = _sweet_spot(arguments, rows)
     for row in rows:
         row["sweet_spot"] = row is best
-    low, high = cost_band(architecture, gpu, arguments.gpus)
-    note = f"projected; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %"
+    low, high = COST_BAND if measured else cost_band(architecture, gpu, arguments.gpus)
+    note = f"{speed_source(measured)}; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %"
     if arguments.json:
         return as_json(
             {
