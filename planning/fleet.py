@@ -11,12 +11,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S
 from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
 from planning.month import ReplicaMonth, ScalingRule, replica_month
-from planning.options import Demand, Market, Option, Survey, Way, hosts_pod, sustains, sustains_on_cpu
+from planning.options import Demand, Market, Option, Survey, Way, sustains, sustains_on_cpu
 from planning.root_volume import VolumePrices, root_volume
 from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
 from planning.traffic import HOURS_PER_MONTH, HOURS_PER_WEEK, Shape
@@ -112,6 +113,9 @@ class MixedMonth:
     usd: float
 
 
+#: Limits are tuned in steps: the engine's defaults may carry this much more after all.
+_TUNING_STEP = 1.02
+
 #: A mix that saves less than this share is not worth a word.
 _WORTH_SAYING = 0.99
 
@@ -144,7 +148,7 @@ class TierFleet:
         self._mean_requests_per_second = sum(self.requests_per_hour) / len(self.requests_per_hour) / 3600
         self._peak_requests_per_second = max(self.requests_per_hour) * shape.peak_within_hour / 3600
 
-    @property
+    @cached_property
     def survey(self) -> Survey:
         """The ways to serve the demand."""
         return self.market.survey(self.demand)
@@ -163,33 +167,30 @@ class TierFleet:
         all others. An option is priced only when its bound from below is reached, so the
         cheapest cost a few months and not one for each option.
         """
-        survey, order = self.survey, itertools.count()
-        waiting: list[tuple[float, int, Way, Option | None]] = [
-            (self.least_usd(way, way.most_requests_per_second, policy), next(order), way, None)
-            for way in survey.ways
+        order = itertools.count()
+        waiting: list[tuple[float, int, Way, bool, Option | None]] = [
+            (self.least_usd(way, way.most_requests_per_second, policy), next(order), way, policy.tuned, None)
+            for way in self.survey.ways
             if methods is None or way.checkpoint.method in methods
         ]
         heapq.heapify(waiting)
         priced: list[Fleet] = []
         borrowed: list[Fleet] = []
         while waiting:
-            _, _, way, option = heapq.heappop(waiting)
+            bound, _, way, tuned, option = heapq.heappop(waiting)
             if option is None:
-                # The engine's defaults compete with tuned limits: they admit more, which can make the pool wider.
-                looks = dict.fromkeys(
-                    survey.look(way, tuned=tuned) for tuned in sorted({policy.tuned, False}, reverse=True)
-                )
-                for found in looks:
-                    if isinstance(found, Option):
-                        least = self.least_usd(way, found.load.requests_per_second, policy)
-                        heapq.heappush(waiting, (least, next(order), way, found))
+                found = self.survey.look(way, tuned=tuned)
+                if isinstance(found, Option):
+                    least = max(bound, self.least_usd(way, found.load.requests_per_second, policy))
+                    heapq.heappush(waiting, (least, next(order), way, tuned, found))
             else:
                 fleet = self.fleet(option, policy)
-                if fleet.pool[0] in option.offerings or fleet.pool[0].instance.gpu in way.as_fast:
-                    priced.append(fleet)
-                    priced.sort(key=_order)
-                else:
-                    borrowed.append(fleet)
+                own = fleet.pool[0] in option.offerings or fleet.pool[0].instance.gpu in way.as_fast
+                (priced if own else borrowed).append(fleet)
+                priced.sort(key=_order)
+                if tuned and way.gpu is not None:
+                    # The engine's defaults carry no more, but admit more than tuned limits: the pool may be wider.
+                    heapq.heappush(waiting, (bound / _TUNING_STEP, next(order), way, False, None))
             while priced and (not waiting or round(priced[0].usd, 2) < round(waiting[0][0], 2)):
                 yield priced.pop(0)
         yield from sorted(borrowed, key=_order)
@@ -333,14 +334,12 @@ class TierFleet:
         if key not in self._pools:
             members = list(own)
             if option.gpu is not None:
-                for gpu, offered in self.market.of_size(option.gpus):
+                for gpu, _ in self.market.of_size(option.gpus):
                     allowed = not self.demand.gpus or gpu.name in self.demand.gpus
-                    if gpu is not option.gpu and allowed and sustains(option, self.demand, gpu, needed):
-                        members += [
-                            offer
-                            for offer in offered
-                            if hosts_pod(offer.instance, option.resources, self.demand.host_memory_gib)
-                        ]
+                    # What costs more than the own on-demand price is not worth judging.
+                    cheap = self.market.least_price(gpu.name, option.gpus) < own[0].on_demand_usd_per_hour
+                    if gpu is not option.gpu and allowed and cheap and sustains(option, self.demand, gpu, needed):
+                        members += self.market.hosts(gpu, option.resources, self.demand.host_memory_gib)
             else:
                 members += [
                     offer for offer in self.market.cpu if sustains_on_cpu(option, self.demand, offer.instance, needed)
@@ -401,7 +400,9 @@ class TierFleet:
         """A bound from below on the month of a way: the node hours it surely needs when a replica carries no more than
         ``requests_per_second``, at the lowest price that its pool may hold.
         """
-        least = way.least_usd_per_hour if policy.spot else way.on_demand_usd_per_hour
+        least = way.on_demand_usd_per_hour
+        if policy.spot:
+            least = way.pool_usd_per_hour if policy.on_demand_fallback else way.least_usd_per_hour
         kept = self.availability
         minimum = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
         replicas = self._mean_requests_per_second / requests_per_second

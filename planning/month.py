@@ -86,15 +86,22 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[float], 
 
 
 def _whole_hours(requests_per_hour: Sequence[float], working: Sequence[bool], rule: ScalingRule) -> ReplicaMonth:
-    per_replica = 3600 * rule.requests_per_second_per_replica / rule.peak_within_hour
-    ceil = math.ceil
-    needed = [ceil(rate / per_replica - 1e-9) for rate in requests_per_hour]
-    most = max(needed) if rule.maximum is None else rule.maximum
+    busiest = replicas_for(max(requests_per_hour), rule)
+    most = busiest if rule.maximum is None else rule.maximum
     least = 0 if rule.may_sleep else 1
-    week = [max(least, rule.working_hours if is_working else rule.minimum) for is_working in working]
-    kept = week * (len(needed) // len(week))
-    peak = max(min(max(needed), most), rule.minimum, rule.working_hours, least)
-    wanted = [min(count, most) for count in needed] if rule.follows_load else [peak] * len(needed)
+    in_hours, outside = max(least, rule.working_hours), max(least, rule.minimum)
+    week = [in_hours if is_working else outside for is_working in working]
+    kept = week * (len(requests_per_hour) // len(week))
+    peak = max(min(busiest, most), rule.minimum, rule.working_hours, least)
+    if not rule.follows_load:
+        wanted = [peak] * len(kept)
+    elif busiest <= 1:
+        wanted = [min(most, 1) if rate > 0 else 0 for rate in requests_per_hour]
+    else:
+        ceil, per_replica = math.ceil, 3600 * rule.requests_per_second_per_replica / rule.peak_within_hour
+        wanted = [ceil(rate / per_replica - 1e-9) for rate in requests_per_hour]
+        if most < busiest:
+            wanted = [min(count, most) for count in wanted]
     month = _sleeping_month if 0 in week else _awake_month
     held, starts, waiting_hours = month(requests_per_hour, wanted, kept, rule)
     per_month = HOURS_PER_MONTH / len(requests_per_hour)
@@ -104,7 +111,7 @@ def _whole_hours(requests_per_hour: Sequence[float], working: Sequence[bool], ru
         serving_hours=serving,
         starts=starts * per_month,
         peak_replicas=peak,
-        needed_replicas=max(needed),
+        needed_replicas=busiest,
         by_hour=tuple(held),
     )
 
@@ -152,28 +159,32 @@ def _sleeping_month(
     before = max(kept[-1], wanted[-1], 1)
     for rate, count, least in zip(requests_per_hour, wanted, kept, strict=True):
         if least:
-            after = max(count, least)
-            serving = after + window * max(0.0, before * awake - after)
-            new = max(0.0, after - before * awake - (1 - awake) * (1 - gone))
+            after = count if count > least else least
+            awake_before = before * awake
+            serving = after + window * (awake_before - after) if awake_before > after else float(after)
+            new = max(0.0, after - awake_before - (1 - awake) * (1 - gone))
             waiting = new * start_s / 3600
             awake, gone = 1.0, 0.0
         else:
             if rate not in states:
                 states[rate] = _sleeping(rate, rule)
             state = states[rate]
-            after = max(1, count)
+            after = count or 1
             ahead = awake - state.awake_share
-            left = math.exp(-3600 / state.settling_s)
-            share = state.awake_share + ahead * state.settling_s / 3600 * (1 - left)
-            # The rest of the replicas goes when the window is over, and comes anew in an hour that needs more.
-            serving = share * after + window * max(0, before - after) * awake
-            more = max(0, after - max(1, before)) * share
-            # Wake-ups come out of sleep: of less sleep than usual, fewer. The first of a day finds no node still idle.
-            asleep = (1 - share) / (1 - state.awake_share) if state.awake_share < 1 else 0.0
-            first = max(0.0, -ahead) * (1 - left)
-            new = (state.new_nodes * asleep + first * gone * (1 - state.node_gone)) * after + more
-            starting_s = (first * rule.cold_start_s if state.awake_share == 1 else 0.0) * after
-            waiting = state.waiting_share * asleep * after + (starting_s + more * start_s) / 3600
+            left = state.left_after_hour
+            if after == before and -_SETTLED < ahead < _SETTLED:
+                serving, new, waiting = state.awake_share * after, state.new_nodes * after, state.waiting_share * after
+            else:
+                share = state.awake_share + ahead * state.settling_s / 3600 * (1 - left)
+                # The rest of the replicas goes when the window is over, and comes anew in an hour that needs more.
+                serving = share * after + window * max(0, before - after) * awake
+                more = max(0, after - max(1, before)) * share
+                # Wake-ups come out of sleep: of less than usual, fewer. The first of a day finds no node still idle.
+                asleep = (1 - share) / (1 - state.awake_share) if state.awake_share < 1 else 0.0
+                first = max(0.0, -ahead) * (1 - left)
+                new = (state.new_nodes * asleep + first * gone * (1 - state.node_gone)) * after + more
+                starting_s = (first * rule.cold_start_s if state.awake_share == 1 else 0.0) * after
+                waiting = state.waiting_share * asleep * after + (starting_s + more * start_s) / 3600
             awake = state.awake_share + ahead * left
             gone = state.node_gone
         before = after
@@ -200,6 +211,8 @@ class _Sleeping:
     """Chance that the next request comes after the idle node went."""
     settling_s: float
     """How fast the chance to be awake comes back to ``awake_share``: the time constant."""
+    left_after_hour: float
+    """What is left of a difference from ``awake_share`` after an hour."""
 
 
 def _sleeping(requests_per_hour: float, rule: ScalingRule) -> _Sleeping:
@@ -209,21 +222,28 @@ def _sleeping(requests_per_hour: float, rule: ScalingRule) -> _Sleeping:
     the cooldown, ``(exp(rate * cooldown) - 1) / rate``. The node stays for its idle time into the sleep: a request that
     comes before its end starts on it.
     """
+
+    def state(awake: float, waiting: float, new_nodes: float, node_gone: float, settling_s: float) -> _Sleeping:
+        return _Sleeping(awake, waiting, new_nodes, node_gone, settling_s, math.exp(-3600 / settling_s))
+
     if requests_per_hour <= 0:
-        return _Sleeping(0.0, 0.0, 0.0, 1.0, rule.cooldown_s)
+        return state(0.0, 0.0, 0.0, 1.0, rule.cooldown_s)
     rate = requests_per_hour / 3600
     node_gone = math.exp(-rate * rule.node_idle_s)
     if rate * rule.cooldown_s > _NEVER_IDLE:
-        return _Sleeping(1.0, 0.0, 0.0, node_gone, 1 / rate + rule.cold_start_s)
+        return state(1.0, 0.0, 0.0, node_gone, 1 / rate + rule.cold_start_s)
     up = math.expm1(rate * rule.cooldown_s) / rate
     cycle = 1 / rate + rule.cold_start_s + up
     idle = (1 - node_gone) / rate
     awake, waiting = up / cycle, (rule.cold_start_s + idle) / cycle
-    return _Sleeping(awake, waiting, node_gone * 3600 / cycle, node_gone, up * (1 - awake))
+    return state(awake, waiting, node_gone * 3600 / cycle, node_gone, up * (1 - awake))
 
 
 #: Arrivals expected within a cooldown from which a gap of that length is as good as impossible (exp(-30)).
 _NEVER_IDLE = 30.0
+
+#: A difference in the chance to be awake that no longer matters.
+_SETTLED = 1e-9
 
 #: Most that Kubernetes takes for a stabilisation window (autoscaling/v2).
 _LONGEST_WINDOW_S = 3600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -32,7 +32,7 @@ from planning.memory import (
 from planning.plan import LlamaCppLimits, PodResources, VllmLimits
 from planning.serving import LEAST_CONCURRENCY, Load, LoadModel, Target, Workload
 from planning.speed import COST_BAND, ReplicaSpeed, cost_band, cpu_speed, gpu_speed
-from planning.spot import spot_usd_per_hour
+from planning.spot import pool_price, spot_usd_per_hour, worth_spot
 
 #: Least compute capability that a method's kernels run on (vLLM 0.33.0); fp8 below 8.9 and all 4-bit formats are
 #: weight-only there.
@@ -160,18 +160,53 @@ class Market:
             if offering.instance.gpu is None and offering.instance.family in cpus()
         )
         self._surveys: dict[Demand, Survey] = {}
+        self._hosts: dict[tuple[str, PodResources, float], tuple[Offering, ...]] = {}
+        self._widest: dict[tuple[int, float, float], float] = {}
         self._least_spots = {
             key: min((price for offer in offers if (price := spot_usd_per_hour(offer)) is not None), default=math.inf)
             for key, offers in groups.items()
+        }
+
+        self._least_on_demand = {
+            key: min(offer.on_demand_usd_per_hour for offer in offers) for key, offers in groups.items()
         }
 
     def of_size(self, count: int) -> Iterator[tuple[Gpu, tuple[Offering, ...]]]:
         """GPU models offered on nodes of exactly ``count`` GPUs."""
         return ((gpu, offers) for gpu, size, offers in self.by_gpu if size == count)
 
+    def widest_pool_usd_per_hour(self, count: int, weights_gb: float, first_usd_per_hour: float) -> float:
+        """The price of the widest pool of nodes of ``count`` GPUs that could hold the weights and starts at a spot
+        price. Every further type lowers the price, so no real pool is below it.
+        """
+        key = (count, weights_gb, first_usd_per_hour)
+        if key not in self._widest:
+            capable = (offers for gpu, offers in self.of_size(count) if _holds(gpu, count, weights_gb))
+            offerings = [offer for offers in capable for offer in offers]
+            # With a fallback below its first spot price the pool would start on the fallback.
+            fallbacks = [offer for offer in offerings if offer.on_demand_usd_per_hour >= first_usd_per_hour]
+            fallback = min(fallbacks, key=lambda offer: offer.on_demand_usd_per_hour)
+            members = worth_spot(offerings, fallback.on_demand_usd_per_hour)
+            members = tuple(offer for offer in members if (spot_usd_per_hour(offer) or 0.0) >= first_usd_per_hour)
+            pool = members if fallback in members else (*members, replace(fallback, spot_usd_per_hour=None))
+            self._widest[key] = pool_price(pool, spot=True, on_demand_fallback=True).usd_per_hour
+        return self._widest[key]
+
     def least_spot(self, gpu: str, count: int) -> float:
         """The lowest spot price of nodes of exactly ``count`` such GPUs; infinite when none is known."""
         return self._least_spots.get((gpu, count), math.inf)
+
+    def least_price(self, gpu: str, count: int) -> float:
+        """The lowest price of nodes of exactly ``count`` such GPUs, spot or on-demand."""
+        return min(self.least_spot(gpu, count), self._least_on_demand[gpu, count])
+
+    def hosts(self, gpu: Gpu, pod: PodResources, more_memory_gib: float) -> tuple[Offering, ...]:
+        """The nodes of a GPU model with room for a pod and some more host memory."""
+        key = (gpu.name, pod, more_memory_gib)
+        if key not in self._hosts:
+            offered = next(offers for other, offers in self.of_size(pod.gpus) if other is gpu)
+            self._hosts[key] = tuple(offer for offer in offered if hosts_pod(offer.instance, pod, more_memory_gib))
+        return self._hosts[key]
 
     def survey(self, demand: Demand) -> Survey:
         """The survey of a demand, one however many tiers, levers and requirements ask for it."""
@@ -198,34 +233,10 @@ class Way:
     """Lowest among the offerings."""
     least_usd_per_hour: float
     """Lowest that the pool may start on."""
+    pool_usd_per_hour: float
+    """Lowest that a node hour of its pool may cost, on-demand fallback included."""
     quality_loss_percent: float
     """Expected, of the weights' format."""
-
-    @classmethod
-    def over(
-        cls,
-        demand: Demand,
-        checkpoint: Checkpoint,
-        gpu: Gpu | None,
-        gpus: int,
-        hosts: tuple[Offering, ...],
-        most_per_second: float,
-        as_fast: frozenset[str],
-        spots: Iterable[float],
-    ) -> Way:
-        """The way over the offerings of ``hosts``, with a pool that may start at prices ``spots``."""
-        on_demand = min(offering.on_demand_usd_per_hour for offering in hosts)
-        return cls(
-            checkpoint=checkpoint,
-            gpu=gpu,
-            gpus=gpus,
-            offerings=hosts,
-            most_requests_per_second=most_per_second,
-            as_fast=as_fast,
-            on_demand_usd_per_hour=on_demand,
-            least_usd_per_hour=min([on_demand, *spots]),
-            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
-        )
 
     @property
     def place(self) -> tuple[str, int]:
@@ -291,7 +302,8 @@ class Survey:
 
 def _gpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterator[Way | Miss]:
     possible: list[tuple[Gpu, int, tuple[Offering, ...], float]] = []
-    for gpu, count, offered in market.by_gpu:
+    holding: dict[int, list[tuple[str, float]]] = {}
+    for gpu, count, _ in market.by_gpu:
         if demand.gpus and gpu.name not in demand.gpus:
             continue
         label = f"{checkpoint.method} on {count} x {gpu.name}"
@@ -300,26 +312,41 @@ def _gpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterato
             yield Miss(label, reason)
             continue
         pod = vllm_pod(count)
-        hosts = tuple(offering for offering in offered if hosts_pod(offering.instance, pod, demand.host_memory_gib))
+        hosts = market.hosts(gpu, pod, demand.host_memory_gib)
         if not hosts:
             memory_gib = pod.memory_gib + demand.host_memory_gib
             yield Miss(label, f"no instance type leaves {pod.cpu_cores:g} cores and {memory_gib:g} GiB for the pod")
             continue
         speed = replica_speed(demand, checkpoint, gpu, count)
-        possible.append((gpu, count, hosts, most_requests_per_second(speed, demand)))
+        most = most_requests_per_second(speed, demand)
+        possible.append((gpu, count, hosts, most))
+        if _holds(gpu, count, checkpoint.weights_gb):
+            holding.setdefault(count, []).append((gpu.name, most))
     for gpu, count, hosts, most in possible:
         as_fast = frozenset(
-            other.name
-            for other, size, _, others_most in possible
-            if other is gpu
-            or (
-                size == count
-                and others_most >= most * _AS_FAST
-                and other.memory_gib * count * GIB > checkpoint.weights_gb * 1e9
-            )
+            [gpu.name, *(name for name, others_most in holding.get(count, ()) if others_most >= most * _AS_FAST)]
         )
-        spots = (market.least_spot(name, count) for name in as_fast)
-        yield Way.over(demand, checkpoint, gpu, count, hosts, most, as_fast, spots)
+        on_demand = min(offering.on_demand_usd_per_hour for offering in hosts)
+        least = min([on_demand, *(market.least_spot(name, count) for name in as_fast)])
+        # What does not hold its weights will be said to, by being looked at.
+        holds = _holds(gpu, count, checkpoint.weights_gb)
+        pool_usd = market.widest_pool_usd_per_hour(count, checkpoint.weights_gb, least) if holds else on_demand
+        yield Way(
+            checkpoint=checkpoint,
+            gpu=gpu,
+            gpus=count,
+            offerings=hosts,
+            most_requests_per_second=most,
+            as_fast=as_fast,
+            on_demand_usd_per_hour=on_demand,
+            least_usd_per_hour=least,
+            pool_usd_per_hour=pool_usd,
+            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
+        )
+
+
+def _holds(gpu: Gpu, count: int, weights_gb: float) -> bool:
+    return gpu.memory_gib * count * GIB > weights_gb * 1e9
 
 
 def most_requests_per_second(speed: ReplicaSpeed, demand: Demand) -> float:
@@ -517,16 +544,42 @@ def load_model(option: Option, demand: Demand) -> LoadModel:
 def _fit(
     demand: Demand, checkpoint: Checkpoint, limits: VllmLimits, gpu: Gpu, max_num_seqs: int, batched_tokens: int
 ) -> MemoryFit:
-    return fit(
+    return _known_fit(
         demand.architecture,
         checkpoint,
         gpu,
         limits.tensor_parallel_size,
-        max_model_len=demand.max_model_len,
+        demand.max_model_len,
+        max_num_seqs,
+        batched_tokens,
+        limits.kv_cache_dtype,
+        limits.gpu_memory_utilization,
+    )
+
+
+@cache
+def _known_fit(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    gpu: Gpu,
+    gpus: int,
+    max_model_len: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    kv_cache_dtype: str,
+    gpu_memory_utilization: float,
+) -> MemoryFit:
+    """Tiers of the same model ask for the same limits again and again."""
+    return fit(
+        architecture,
+        checkpoint,
+        gpu,
+        gpus,
+        max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=batched_tokens,
-        kv_cache_dtype=limits.kv_cache_dtype,
-        gpu_memory_utilization=limits.gpu_memory_utilization,
+        max_num_batched_tokens=max_num_batched_tokens,
+        kv_cache_dtype=kv_cache_dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
     )
 
 
@@ -587,10 +640,21 @@ def _cpu_ways(demand: Demand, checkpoint: Checkpoint, market: Market) -> Iterato
             yield Miss(label, f"{slot_gib - room_gib:.1f} GiB too little for weights and one slot")
             continue
         speed = _cpu_speed(demand.architecture, checkpoint, offering.instance.family, threads)
+        on_demand = offering.on_demand_usd_per_hour
         price = spot_usd_per_hour(offering)
-        spots = () if price is None else (price,)
-        most = most_requests_per_second(speed, demand)
-        yield Way.over(demand, checkpoint, None, 0, (offering,), most, frozenset(), spots)
+        least = on_demand if price is None else min(price, on_demand)
+        yield Way(
+            checkpoint=checkpoint,
+            gpu=None,
+            gpus=0,
+            offerings=(offering,),
+            most_requests_per_second=most_requests_per_second(speed, demand),
+            as_fast=frozenset(),
+            on_demand_usd_per_hour=on_demand,
+            least_usd_per_hour=least,
+            pool_usd_per_hour=least,
+            quality_loss_percent=checkpoint_loss(demand.architecture.params_billion, checkpoint).percent,
+        )
 
 
 def _cpu_room(demand: Demand, checkpoint: Checkpoint, instance: InstanceType) -> tuple[int, float, float]:
