@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
 from planning.month import ReplicaMonth, ScalingRule, replica_month
 from planning.options import Demand, Market, Option, Survey, Way, sustains, sustains_on_cpu
-from planning.root_volume import VolumePrices, root_volume
+from planning.root_volume import BESIDE_NVME, VolumePrices, root_volume
 from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
 from planning.traffic import HOURS_PER_MONTH, HOURS_PER_WEEK, Shape
 
@@ -113,6 +113,9 @@ class MixedMonth:
     usd: float
 
 
+#: Of fleets that differ by less than this share, the one that loses less quality.
+_WORTH_A_LOOK = 0.998
+
 #: Limits are tuned in steps: the engine's defaults may carry this much more after all.
 _TUNING_STEP = 1.02
 
@@ -157,43 +160,47 @@ class TierFleet:
         """The cheapest fleet under a policy, among the given quantisation methods (None: all); None when none works."""
         key = (policy, methods)
         if key not in self._chosen:
-            self._chosen[key] = next(self.ranked(policy, methods), None)
+            self._chosen[key] = self._cheapest(policy, methods)
         return self._chosen[key]
 
-    def ranked(self, policy: Policy, methods: frozenset[str] | None = None) -> Iterator[Fleet]:
-        """Fleets under a policy, cheapest first; of equals to the cent, the one that loses least quality.
+    def _cheapest(self, policy: Policy, methods: frozenset[str] | None) -> Fleet | None:
+        """Best first: a way is worked out, and then priced, only while its bound from below is below the best fleet.
 
-        A fleet that starts on a slower GPU than it is tuned for is that one's, described worse: such fleets come after
-        all others. An option is priced only when its bound from below is reached, so the
-        cheapest cost a few months and not one for each option.
+        A way that loses no less quality must have room for a saving worth having. A fleet that starts on a slower GPU
+        than it is tuned for is that one's, described worse: it is taken only where there is no other.
         """
-        order = itertools.count()
-        waiting: list[tuple[float, int, Way, bool, Option | None]] = [
-            (self.least_usd(way, way.most_requests_per_second, policy), next(order), way, policy.tuned, None)
-            for way in self.survey.ways
-            if methods is None or way.checkpoint.method in methods
-        ]
-        heapq.heapify(waiting)
-        priced: list[Fleet] = []
-        borrowed: list[Fleet] = []
+        number = itertools.count()
+        waiting: list[tuple[float, float, int, Way, bool, Option | None]] = []
+
+        def wait(bound: float, way: Way, *, tuned: bool, option: Option | None = None) -> None:
+            heapq.heappush(waiting, (bound, way.quality_loss_percent, next(number), way, tuned, option))
+
+        for way in self.survey.ways:
+            if methods is None or way.checkpoint.method in methods:
+                wait(self.least_usd(way, way.most_requests_per_second, policy), way, tuned=policy.tuned)
+        best: Fleet | None = None
+        borrowed: Fleet | None = None
         while waiting:
-            bound, _, way, tuned, option = heapq.heappop(waiting)
+            bound, loss, _, way, tuned, option = heapq.heappop(waiting)
+            if best and bound > best.usd:
+                break
+            if best and loss >= best.option.quality_loss_percent and bound > best.usd * _WORTH_A_LOOK:
+                continue
             if option is None:
                 found = self.survey.look(way, tuned=tuned)
                 if isinstance(found, Option):
-                    least = max(bound, self.least_usd(way, found.load.requests_per_second, policy))
-                    heapq.heappush(waiting, (least, next(order), way, tuned, found))
+                    least = self.least_usd(way, found.load.requests_per_second, policy)
+                    wait(max(bound, least), way, tuned=tuned, option=found)
+                continue
+            fleet = self.fleet(option, policy)
+            if fleet.pool[0] in option.offerings or fleet.pool[0].instance.gpu in way.as_fast:
+                best = fleet if best is None else min(best, fleet, key=_order)
             else:
-                fleet = self.fleet(option, policy)
-                own = fleet.pool[0] in option.offerings or fleet.pool[0].instance.gpu in way.as_fast
-                (priced if own else borrowed).append(fleet)
-                priced.sort(key=_order)
-                if tuned and way.gpu is not None:
-                    # The engine's defaults carry no more, but admit more than tuned limits: the pool may be wider.
-                    heapq.heappush(waiting, (bound / _TUNING_STEP, next(order), way, False, None))
-            while priced and (not waiting or round(priced[0].usd, 2) < round(waiting[0][0], 2)):
-                yield priced.pop(0)
-        yield from sorted(borrowed, key=_order)
+                borrowed = fleet if borrowed is None else min(borrowed, fleet, key=_order)
+            if tuned and way.gpu is not None:
+                # The engine's defaults carry no more, but admit more than tuned limits: the pool may be wider.
+                wait(bound / _TUNING_STEP, way, tuned=False)
+        return best or borrowed
 
     def rivals(self, choice: Fleet, policy: Policy, methods: frozenset[str], places: int) -> list[Fleet]:
         """What else could have been chosen, cheapest first: whatever is about as cheap where the choice runs, and the
@@ -411,7 +418,7 @@ class TierFleet:
         if kept.maximum is not None:
             replicas = min(replicas, kept.maximum)
         hours = max(replicas * HOURS_PER_MONTH, self._least_hours(minimum))
-        return hours * least
+        return hours * (least + self._costs.volumes.usd_per_hour(BESIDE_NVME))
 
     def _least_hours(self, minimum: int) -> float:
         """Node hours of replicas that carry any load, start at once and go as soon as any rule lets them."""

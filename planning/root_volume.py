@@ -18,9 +18,9 @@ class RootVolume:
     mib_per_second: int
 
 
-#: Local NVMe holds images, pods and their logs (Karpenter's RAID0 policy): the volume holds the system, for which EKS
-#: takes 20 GiB by default.
-_BESIDE_NVME = RootVolume(30, 125)
+#: The least of all. Local NVMe holds images, pods and their logs (Karpenter's RAID0 policy): the volume holds the
+#: system, for which EKS takes 20 GiB by default.
+BESIDE_NVME = RootVolume(30, 125)
 
 #: The vLLM image is about 10 GB compressed and 25 GB unpacked, next to it the OS, logs and compile caches. Unpacking in
 #: parallel wants 600 MiB/s; gp3's free operations carry 750.
@@ -35,7 +35,7 @@ _FREE_MIB_PER_SECOND = 125
 def root_volume(pool: Sequence[Offering]) -> RootVolume:
     """The volume that every node of a pool gets."""
     if all(offering.instance.local_nvme_gb > 0 for offering in pool):
-        return _BESIDE_NVME
+        return BESIDE_NVME
     return _OF_CPU_NODE if pool[0].instance.gpu is None else _OF_GPU_NODE
 
 
