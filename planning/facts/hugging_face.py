@@ -81,6 +81,17 @@ _WITH_BIAS = ("qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "gpt_oss
 _TWO_MATRICES = ("nemotron_h", "starcoder2")
 """Feed-forwards without a gate: up and down only."""
 
+#: Largest numbers that are believed, far above any published model: a slip of the keyboard is no architecture, and
+#: layers are counted one by one.
+_LARGEST = 2**20
+_LARGEST_OF = {
+    "num_hidden_layers": 2**10,
+    "vocab_size": 2**24,
+    "max_position_embeddings": 2**32,
+    "sliding_window": 2**32,
+    "attention_chunk_size": 2**32,
+}
+
 
 class ConfigError(ValueError):
     """A ``config.json`` that no architecture can be read from: one sentence with the way out."""
@@ -122,6 +133,20 @@ def read_config(path: Path, name: str = "") -> PublishedModel:
     Raises ``ConfigError``.
     """
     file = path / "config.json" if path.is_dir() else path
+    config = _json_object(file)
+    beside = file.with_name("hf_quant_config.json")
+    if "quantization_config" not in config and beside.is_file():
+        # ModelOpt's older releases state the method in a file of its own.
+        stated = _json_object(beside).get("quantization")
+        if isinstance(stated, dict):
+            config["quantization_config"] = {"quant_method": "modelopt", **cast(dict[str, object], stated)}
+    try:
+        return published_model(config, name or str(path), source=str(file))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _json_object(file: Path) -> dict[str, object]:
     try:
         parsed: object = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,22 +155,12 @@ def read_config(path: Path, name: str = "") -> PublishedModel:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file} is not JSON: line {error.lineno}: {error.msg}") from None
+    except (RecursionError, ValueError) as error:
+        # Nested too deep, or a number of thousands of digits.
+        raise ConfigError(f"{file} is no config.json: {error}") from None
     if not isinstance(parsed, dict):
         raise ConfigError(f"{file} holds no JSON object, so it is no config.json")
-    config = dict(cast(Config, parsed))
-    beside = file.with_name("hf_quant_config.json")
-    if "quantization_config" not in config and beside.is_file():
-        # ModelOpt's older releases state the method in a file of its own.
-        stated: object = json.loads(beside.read_text(encoding="utf-8"))
-        if isinstance(stated, dict) and isinstance(cast(Config, stated).get("quantization"), dict):
-            config["quantization_config"] = {
-                "quant_method": "modelopt",
-                **cast(dict[str, object], stated["quantization"]),
-            }
-    try:
-        return published_model(config, name or str(path), source=str(file))
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+    return dict(cast(Config, parsed))
 
 
 def published_model(config: Config, name: str, source: str = "config.json") -> PublishedModel:
@@ -181,36 +196,33 @@ def architecture_of(config: Config, name: str, source: str = "config.json") -> A
     """Count an architecture from a parsed ``config.json``. Raises ``ConfigError``."""
     text, kind = _language_model(config)
     reader = _Reader(text)
-    count = _Count()
     layers = reader.integer("num_hidden_layers", "n_layer", default=len(reader.names("layers_block_type")) or None)
     hidden = reader.integer("hidden_size")
     heads = reader.integer("num_attention_heads")
     vocab = reader.integer("vocab_size")
     latent = kind in _LATENT
     kv_heads = heads if latent else reader.integer("num_key_value_heads", default=heads)
-    head_dim = reader.integer("head_dim", default=hidden // heads if heads else 0)
     if latent:
         for needed in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim"):
             reader.integer(needed)
         head_dim = reader.integer("v_head_dim")
-    tied = _tied(config, text, kind)
-    experts = reader.integer(
-        "num_local_experts", "num_experts", "n_routed_experts", default=0 if kind not in _EXPERTS else None
-    )
-    chosen = reader.integer(
-        "num_experts_per_tok",
-        "top_k_experts",
-        "experts_per_token",
-        default=0 if experts <= 1 and kind not in _EXPERTS else None,
-    )
+    else:
+        head_dim = reader.integer("head_dim", default=max(hidden // heads, 1))
+        if text.get("head_dim") is None:
+            reader.demand_multiple("hidden_size", hidden, "num_attention_heads", heads, "or state head_dim")
+        reader.demand_multiple("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    tied = _tied(config, reader, kind)
+    experts, chosen = _experts(reader, kind)
+    max_context = reader.integer("max_position_embeddings", default=0)
     kept = _kept(config)
+    reader.raise_problems(kind)
     shapes = _Shapes(kind, reader, layers, hidden, heads, kv_heads, head_dim, experts, chosen)
-    if not reader.missing:
-        for index in range(layers):
-            shapes.add_layer(count, index, attention_kept="self_attn" in kept, shared_kept="shared_expert" in kept)
-    if reader.missing:
-        fields = ", ".join(dict.fromkeys(reader.missing))
-        raise ConfigError(f"model_type {kind} needs {fields}, which the file does not give")
+    reader.raise_problems(kind)
+    count = _Count()
+    # Every layer reads the same fields, so the first ones name all that is wrong.
+    for index in range(layers):
+        shapes.add_layer(count, index, attention_kept="self_attn" in kept, shared_kept="shared_expert" in kept)
+    reader.raise_problems(kind)
     vision = _vision(config, hidden)
     embeddings = vocab * hidden * (1 if tied else 2)
     total = count.total + vision.parameters + embeddings + hidden
@@ -231,7 +243,7 @@ def architecture_of(config: Config, name: str, source: str = "config.json") -> A
         experts_per_token=max(chosen, 1),
         sliding_window=window,
         global_attention_layers=count.global_layers if window else layers,
-        max_context=reader.integer("max_position_embeddings", default=0),
+        max_context=max_context,
         license="",
         gated=False,
         kv_bytes_per_token_bf16=count.kv_bytes,
@@ -249,33 +261,133 @@ def architecture_of(config: Config, name: str, source: str = "config.json") -> A
     )
 
 
+def _experts(reader: _Reader, kind: str) -> tuple[int, int]:
+    """Routed experts, and those that one token visits; 0 of a dense model."""
+    has_experts = kind in _EXPERTS
+    numbers = ("num_local_experts", "num_experts", "n_routed_experts")
+    experts = reader.integer(*numbers, default=None if has_experts else 0, least=1 if has_experts else 0)
+    if experts <= 1 and not has_experts:
+        return experts, 0
+    visited = ("num_experts_per_tok", "top_k_experts", "experts_per_token")
+    chosen = reader.integer(*visited)
+    if chosen > experts:
+        reader.problems.append(
+            f"{reader.named(visited)} is {chosen:,}, {chosen - experts:,} more than the {experts:,} experts of "
+            f"{reader.named(numbers)}"
+        )
+    return experts, chosen
+
+
 class _Reader:
-    """Numbers of a configuration; remembers what is not there."""
+    """Values of a configuration; remembers what is not there, and what cannot be."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.missing: list[str] = []
+    def __init__(self, config: Config, prefix: str = "") -> None:
+        self.config, self.prefix = config, prefix
+        self.missing: dict[str, None] = {}
+        self.problems: list[str] = []
 
-    def integer(self, *names: str, default: int | None = None) -> int:
-        """The first of ``names`` that holds a number."""
-        for name in names:
-            value = self.config.get(name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-                return int(value)
-        if default is None:
-            self.missing.append(" or ".join(names))
-            return 0
-        return default
+    def named(self, names: Sequence[str]) -> str:
+        """The first of ``names`` that has a value; the first one when none has."""
+        return next((name for name in names if self.config.get(name) is not None), names[0])
 
-    def names(self, name: str) -> Sequence[str]:
-        """A list of names; empty when there is none."""
+    def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
+        """The whole number of the first of ``names`` that has a value.
+
+        What is missing or wrong is remembered, and 1 stands for it: no division fails before it is told.
+        """
+        name = self.named(names)
         value = self.config.get(name)
-        return [str(item) for item in cast(Sequence[object], value)] if isinstance(value, list) else []
+        if value is None:
+            if default is None:
+                self.missing[" or ".join(names)] = None
+                return 1
+            return default
+        most = _LARGEST_OF.get(name, _LARGEST)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and least <= value <= most and value == int(value):
+            return int(value)
+        self.wrong(name, value, f"a whole number from {least:,} to {most:,}")
+        return 1
+
+    def names(self, name: str, known: Sequence[str] = ()) -> Sequence[str]:
+        """A list of names, of those that are ``known`` where there are such; empty when there is none."""
+        values = self._list(name, "names")
+        for value in values:
+            if not isinstance(value, str) or (known and value not in known):
+                self.wrong(name, value, f"one of {', '.join(known)}" if known else "a name", part=True)
+                return ()
+        return cast(Sequence[str], values)
 
     def numbers(self, name: str) -> Sequence[int]:
-        """A list of whole numbers; empty when there is none."""
+        """A list of places, counted from 0; empty when there is none."""
+        values = self._list(name, "whole numbers")
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+                self.wrong(name, value, f"a whole number from 0 to {_LARGEST:,}", part=True)
+                return ()
+        return cast(Sequence[int], values)
+
+    def text(self, name: str) -> str:
+        """A text; empty when there is none."""
         value = self.config.get(name)
-        return [int(item) for item in cast(Sequence[int], value)] if isinstance(value, list) else []
+        if value is None or isinstance(value, str):
+            return value or ""
+        self.wrong(name, value, "a text")
+        return ""
+
+    def flag(self, name: str) -> bool | None:
+        """True or false; None when neither is said."""
+        value = self.config.get(name)
+        if value is None or isinstance(value, bool):
+            return value
+        self.wrong(name, value, "true or false")
+        return None
+
+    def section(self, name: str) -> Config | None:
+        """An object of its own inside the configuration; None when there is none. Raises ``ConfigError``."""
+        value = self.config.get(name)
+        if value is None or isinstance(value, dict):
+            return cast(Config | None, value)
+        raise ConfigError(f"{self.prefix}{name} is {_shown(value)}; it must be an object or left out")
+
+    def _list(self, name: str, of: str) -> Sequence[object]:
+        value = self.config.get(name)
+        if value is None or isinstance(value, list):
+            return cast(Sequence[object], value or ())
+        self.wrong(name, value, f"a list of {of}")
+        return ()
+
+    def demand_multiple(self, name: str, value: int, divisor_name: str, divisor: int, way_out: str = "") -> None:
+        """Remember it as a problem when ``value`` is no multiple of ``divisor``; nothing when either is not known."""
+        if value % divisor and not self.problems and not self.missing:
+            nearest = max(value // divisor, 1) * divisor
+            self.problems.append(
+                f"{self.prefix}{name} {value:,} is no multiple of {divisor_name} {divisor:,}; the nearest is "
+                f"{nearest:,}{', ' if way_out else ''}{way_out}"
+            )
+
+    def wrong(self, name: str, value: object, wanted: str, *, part: bool = False) -> None:
+        """Remember a value that cannot be, once."""
+        told = f"{self.prefix}{name} {'holds' if part else 'is'} {_shown(value)}; it must be {wanted}"
+        if told not in self.problems:
+            self.problems.append(told)
+
+    def raise_problems(self, kind: str) -> None:
+        """Raise ``ConfigError`` with all that is missing or wrong; return when nothing is."""
+        told = [f"model_type {kind} needs {', '.join(self.missing)}, which the file does not give"] * bool(self.missing)
+        told += self.problems
+        if told:
+            raise ConfigError(f"{'; '.join(told)}. Take what the model's repository publishes")
+
+
+def _shown(value: object) -> str:
+    """A value as JSON writes it, cut to what fits in a message."""
+    try:
+        text = json.dumps(value)
+    except ValueError:
+        # Python does not write numbers of thousands of digits.
+        text = "a number too long to print"
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 class _Shapes:
@@ -297,8 +409,15 @@ class _Shapes:
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.experts, self.chosen = experts, chosen
         windows = ("sliding_window", "attention_chunk_size")
-        self.window = reader.integer(*windows, default=0) if _windows_are_on(reader) else 0
+        # Qwen2 and Qwen3 state a window that ``use_sliding_window`` switches off.
+        off = reader.flag("use_sliding_window") is False
+        self.window = 0 if off else reader.integer(*windows, default=0, least=0)
         self.kinds = self._layer_kinds(layers)
+        if len(self.kinds) != layers and not reader.problems and not reader.missing:
+            of_layers = "hybrid_override_pattern", "layer_types", "layers_block_type"
+            reader.problems.append(
+                f"{reader.named(of_layers)} names {len(self.kinds):,} layers, num_hidden_layers says {layers:,}"
+            )
         self.attention_layers = sum(1 for name in self.kinds if name in {"global", "local"})
         self.matrices = 2 if kind in _TWO_MATRICES else 3
         self.widest = self._width_of_expert() if experts > 1 else self._dense_width()
@@ -307,15 +426,19 @@ class _Shapes:
         """Per layer ``global``, ``local``, ``state``, ``mlp`` or ``experts``."""
         reader, kind = self.reader, self.kind
         if kind == "nemotron_h":
-            pattern = str(reader.config.get("hybrid_override_pattern") or "")
-            named = reader.names("layers_block_type")
-            if not pattern and not named:
-                reader.missing.append("hybrid_override_pattern or layers_block_type")
+            pattern = reader.text("hybrid_override_pattern")
+            named = reader.names("layers_block_type", tuple(_KIND_OF_LAYER_TYPE))
+            if not pattern and not named and not reader.problems:
+                reader.missing["hybrid_override_pattern or layers_block_type"] = None
             marks = {"M": "state", "*": "global", "E": "experts", "-": "mlp"}
-            return [marks[mark] for mark in pattern if mark in marks] or [_KIND_OF_LAYER_TYPE[name] for name in named]
-        types = reader.names("layer_types") or reader.names("layers_block_type")
+            if not marks.keys() >= set(pattern):
+                reader.wrong("hybrid_override_pattern", pattern, f"made of {' '.join(marks)}")
+                return []
+            return [marks[mark] for mark in pattern] or [_KIND_OF_LAYER_TYPE[name] for name in named]
+        known = tuple(_KIND_OF_LAYER_TYPE)
+        types = reader.names("layer_types", known) or reader.names("layers_block_type", known)
         if types:
-            kinds = [_KIND_OF_LAYER_TYPE.get(name, "global") for name in types]
+            kinds = [_KIND_OF_LAYER_TYPE[name] for name in types]
             return kinds if self.window else ["global" if name == "local" else name for name in kinds]
         if kind in _LINEAR_ATTENTION:
             every = reader.integer("full_attention_interval", default=4)
@@ -325,13 +448,13 @@ class _Shapes:
             return ["global" if index in attending else "state" for index in range(layers)]
         if not self.window:
             return ["global"] * layers
-        period = reader.integer("sliding_window_pattern", default=_GLOBAL_EVERY.get(kind, 0))
+        period = reader.integer("sliding_window_pattern", default=_GLOBAL_EVERY.get(kind, 0), least=0)
         if not period:
             return ["local"] * layers
         return ["global" if (index + 1) % period == 0 else "local" for index in range(layers)]
 
     def _dense_width(self) -> int:
-        if self.kind == "nemotron_h" and "-" not in str(self.reader.config.get("hybrid_override_pattern")):
+        if self.kind == "nemotron_h" and "-" not in self.reader.text("hybrid_override_pattern"):
             return self.reader.integer("moe_intermediate_size", "intermediate_size")
         if self.kind == "llama4_text":
             return self.reader.integer("intermediate_size_mlp", "intermediate_size")
@@ -342,7 +465,7 @@ class _Shapes:
 
     def add_layer(self, count: _Count, index: int, *, attention_kept: bool, shared_kept: bool) -> None:
         """Add the parameters and caches of one layer; what is kept stays at 16 bit in the quantised release."""
-        kind = self.kinds[index] if index < len(self.kinds) else "global"
+        kind = self.kinds[index]
         norms = 2 * self.hidden
         count.total += norms
         count.unquantised += norms
@@ -375,8 +498,9 @@ class _Shapes:
         if self.kind in _GEMMA_4 and not local:
             head_dim = self.reader.integer("global_head_dim", default=head_dim)
             kv_heads = self.reader.integer("num_global_key_value_heads", default=kv_heads)
-            values = 1 if self.reader.config.get("attention_k_eq_v") else 2
-        gate = 2 if self.reader.config.get("attn_output_gate") or self.kind == "qwen3_next" else 1
+            self.reader.demand_multiple("num_attention_heads", heads, "num_global_key_value_heads", kv_heads)
+            values = 1 if self.reader.flag("attention_k_eq_v") else 2
+        gate = 2 if self.reader.flag("attn_output_gate") or self.kind == "qwen3_next" else 1
         count.total += hidden * heads * head_dim * (1 + gate) + values * hidden * kv_heads * head_dim
         if self.kind in _WITH_BIAS:
             count.total += (heads + 2 * kv_heads) * head_dim
@@ -390,10 +514,11 @@ class _Shapes:
         reader, hidden, heads = self.reader, self.hidden, self.heads
         latent, rope = reader.integer("kv_lora_rank"), reader.integer("qk_rope_head_dim")
         nope, value = reader.integer("qk_nope_head_dim"), reader.integer("v_head_dim")
-        query = reader.integer("q_lora_rank", default=0)
+        query = reader.integer("q_lora_rank", default=0, least=0)
         down = hidden * (query + latent + rope)
         # The sparse indexer of DeepSeek-V3.2: queries from the latent, one key, a weight per head.
-        index_heads, index_dim = reader.integer("index_n_heads", default=0), reader.integer("index_head_dim", default=0)
+        index_heads = reader.integer("index_n_heads", default=0, least=0)
+        index_dim = reader.integer("index_head_dim", default=0, least=0)
         indexer = (query * index_heads * index_dim) + hidden * (index_dim + index_heads) if index_heads else 0
         up = (query or hidden) * heads * (nope + rope) + latent * heads * (nope + value) + heads * value * hidden
         count.total += down + indexer + up
@@ -431,9 +556,9 @@ class _Shapes:
         if self.experts <= 1:
             count.total += self.matrices * self.hidden * self._dense_width()
             return
-        first_dense = reader.integer("first_k_dense_replace", default=0)
+        first_dense = reader.integer("first_k_dense_replace", default=0, least=0)
         step = reader.integer("decoder_sparse_step", "interleave_moe_layer_step", default=1)
-        if index < first_dense or (index + 1) % max(step, 1) or index in reader.numbers("mlp_only_layers"):
+        if index < first_dense or (index + 1) % step or index in reader.numbers("mlp_only_layers"):
             count.total += self.matrices * self.hidden * self._dense_width()
             return
         if self.kind in _GEMMA_4:
@@ -443,24 +568,25 @@ class _Shapes:
     def _add_experts(self, count: _Count) -> None:
         reader, hidden = self.reader, self.hidden
         # Nemotron's latent experts work between two projections of their own.
-        latent = reader.integer("moe_latent_size", default=0)
+        latent = reader.integer("moe_latent_size", default=0, least=0)
         inside = latent or hidden
         expert = self.matrices * inside * self._width_of_expert()
         router = hidden * self.experts
-        shared = reader.integer("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", default=0)
+        widths = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
+        shared = reader.integer(*widths, default=0, least=0)
         if not shared:
             per_shared = self._width_of_expert()
-            shared = reader.integer("n_shared_experts", "num_shared_experts", default=0) * per_shared
+            shared = reader.integer("n_shared_experts", "num_shared_experts", default=0, least=0) * per_shared
         if self.kind == "llama4_text":
             shared = self._width_of_expert()
         if self.kind == "granitemoehybrid":
-            shared = reader.integer("shared_intermediate_size", default=0)
+            shared = reader.integer("shared_intermediate_size", default=0, least=0)
         routed = self.experts * expert
         if self.kind == "gpt_oss":
             routed += self.experts * (2 * self._width_of_expert() + hidden)
         count.total += routed + router + self.matrices * hidden * shared + 2 * hidden * latent
         count.routed += routed
-        count.active_routed += routed * self.chosen / self.experts
+        count.active_routed += routed * self.chosen / max(self.experts, 1)
         count.unquantised += router
         count.replicated += router
 
@@ -481,16 +607,12 @@ _KIND_OF_LAYER_TYPE = {
 _GLOBAL_EVERY = {"cohere2": 4, "gemma2": 2, "gemma3_text": 6, "gpt_oss": 2, "llama4_text": 4}
 
 
-def _windows_are_on(reader: _Reader) -> bool:
-    """Qwen2 and Qwen3 state a window that ``use_sliding_window`` switches off."""
-    return reader.config.get("use_sliding_window") is not False
-
-
 def _language_model(config: Config) -> tuple[Config, str]:
     """The part that holds the language model, and its type."""
     outer = config.get("model_type")
-    nested = config.get("text_config") or config.get("llm_config")
-    text = cast(Config, nested) if isinstance(nested, dict) else config
+    whole = _Reader(config)
+    nested = whole.section("text_config") or whole.section("llm_config")
+    text = nested or config
     kind = str(text.get("model_type") or _TEXT_TYPES.get(str(outer), outer))
     if kind not in KNOWN_TYPES:
         kind = _TEXT_TYPES.get(kind, kind)
@@ -504,20 +626,26 @@ def _language_model(config: Config) -> tuple[Config, str]:
 
 def _kept(config: Config) -> str:
     """Modules that the quantised release leaves at 16 bit, as ``quantization_config`` names them, in one text."""
-    text = config.get("text_config")
-    nested = config.get("quantization_config") or (cast(Config, text).get("quantization_config") if text else None)
-    if not isinstance(nested, dict):
-        return ""
-    names = cast(Config, nested).get("ignore") or cast(Config, nested).get("modules_to_not_convert") or ()
-    return " ".join(map(str, cast(Sequence[object], names)))
+    quantization = _Reader(_quantization(config) or {}, "quantization_config.")
+    names = quantization.names("ignore") or quantization.names("modules_to_not_convert")
+    if quantization.problems:
+        raise ConfigError("; ".join(quantization.problems))
+    return " ".join(names)
 
 
-def _tied(config: Config, text: Config, kind: str) -> bool:
-    for part in (text, config):
-        value = part.get("tie_word_embeddings")
-        if isinstance(value, bool):
-            return value
-    return kind.startswith(_TIED_BY_DEFAULT)
+def _quantization(config: Config) -> Config | None:
+    """What says how the release is quantised, wherever it stands; None when nothing does."""
+    whole = _Reader(config)
+    text = whole.section("text_config") or {}
+    return whole.section("quantization_config") or _Reader(text, "text_config.").section("quantization_config")
+
+
+def _tied(config: Config, reader: _Reader, kind: str) -> bool:
+    stated = reader.flag("tie_word_embeddings")
+    if stated is None:
+        outer = config.get("tie_word_embeddings")
+        stated = outer if isinstance(outer, bool) else None
+    return kind.startswith(_TIED_BY_DEFAULT) if stated is None else stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,11 +657,10 @@ class _Vision:
 
 def _vision(config: Config, text_hidden: int) -> _Vision:
     """A vision transformer: attention and feed-forward of its layers, and the mergers into image tokens."""
-    nested = config.get("vision_config")
-    if not isinstance(nested, dict):
+    vision = _Reader(config).section("vision_config")
+    if vision is None:
         return _Vision()
-    vision = cast(Config, nested)
-    reader = _Reader(vision)
+    reader = _Reader(vision, "vision_config.")
     hidden = reader.integer("hidden_size", "vt_hidden_size", default=0)
     layers = reader.integer("depth", "num_hidden_layers", "vt_num_hidden_layers", default=0)
     wide = reader.integer("intermediate_size", "vt_intermediate_size", default=4 * hidden)
@@ -542,6 +669,7 @@ def _vision(config: Config, text_hidden: int) -> _Vision:
     merged = patches * hidden
     mergers = 1 + len(reader.numbers("deepstack_visual_indexes"))
     out = reader.integer("out_hidden_size", default=hidden)
+    reader.raise_problems("of vision_config")
     return _Vision(
         parameters=layers * (4 * hidden**2 + gated * hidden * wide) + mergers * (merged * merged + merged * out),
         token_values=text_hidden * mergers,
@@ -551,12 +679,9 @@ def _vision(config: Config, text_hidden: int) -> _Vision:
 
 def _method(config: Config) -> str:
     """The quantisation of the model's own release, from ``quantization_config``."""
-    nested = config.get("quantization_config")
-    if nested is None and isinstance(config.get("text_config"), dict):
-        nested = cast(Config, config["text_config"]).get("quantization_config")
-    if not isinstance(nested, dict):
+    quantization = _quantization(config)
+    if not quantization:
         return "fp16"
-    quantization = cast(Config, nested)
     method = str(quantization.get("quant_method", ""))
     if method in {"fp8", "mxfp4", "awq"}:
         return method

@@ -2,12 +2,18 @@
 a family is proven for the models here, not for every model of its type.
 """
 
+import copy
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from planning.__main__ import main
 from planning.facts.hugging_face import ConfigError, architecture_of, divisors, published_model, read_config
 from planning.facts.logged_models import logged_model, logged_models, shape_name
 from planning.facts.models import model
@@ -212,6 +218,97 @@ def test_a_file_that_is_no_architecture_is_an_error_that_says_why(tmp_path: Path
     with pytest.raises(ConfigError, match=r"config\.json") as error:
         read_config(tmp_path)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value", "expected"),
+    [
+        (LLAMA_8B, "num_attention_heads", 0, "num_attention_heads is 0; it must be a whole number from 1 to 1,048,576"),
+        (LLAMA_8B, "num_key_value_heads", 0, "num_key_value_heads is 0; it must be"),
+        (LLAMA_8B, "num_hidden_layers", 0, "num_hidden_layers is 0; it must be a whole number from 1 to 1,024"),
+        (LLAMA_8B, "hidden_size", 1e400, "hidden_size is Infinity; it must be"),
+        (LLAMA_8B, "hidden_size", 4096.5, "hidden_size is 4096.5; it must be a whole number"),
+        (
+            LLAMA_8B,
+            "hidden_size",
+            4100,
+            "4,100 is no multiple of num_attention_heads 32; the nearest is 4,096",
+        ),
+        (LLAMA_8B, "num_key_value_heads", 7, "num_attention_heads 32 is no multiple of num_key_value_heads 7"),
+        (LLAMA_8B, "tie_word_embeddings", "no", 'tie_word_embeddings is "no"; it must be true or false'),
+        (LLAMA_8B, "quantization_config", "fp8", 'quantization_config is "fp8"; it must be an object or left out'),
+        (QWEN_30B, "mlp_only_layers", ["a"], 'mlp_only_layers holds "a"; it must be a whole number from 0'),
+        (
+            QWEN_30B,
+            "num_experts_per_tok",
+            129,
+            "is 129, 1 more than the 128 experts of num_experts",
+        ),
+        (GPT_OSS_20B, "layer_types", ["zebra"] * 24, 'layer_types holds "zebra"; it must be one of sliding_attention'),
+        (GPT_OSS_20B, "layer_types", ["full_attention"], "layer_types names 1 layers, num_hidden_layers says 24"),
+        (NEMOTRON_NANO, "hybrid_override_pattern", "MEZ", "it must be made of M * E -"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_limit(
+    config: dict[str, Any], field: str, value: object, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        published_model({**config, field: value}, "")
+    assert expected in str(error.value)
+
+
+NUMBERS = count()
+CONFIGS = (LLAMA_8B, QWEN_30B, DEEPSEEK_R1, GPT_OSS_20B, GEMMA_3_4B, NEMOTRON_NANO)
+#: ``...``: the field is not there.
+ODD_VALUES = (..., 0, 1, 3, -1, 0.5, 1e400, 10**30, 10**6, "a", None, [], ["a"], [-1], {}, {"a": 1}, True)
+ODD_FIELDS = ("layer_types", "layers_block_type", "mlp_only_layers", "text_config", "vision_config", "num_experts")
+
+
+def fields(config: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inside = [path for name, value in config.items() if isinstance(value, dict) for path in fields(value, (name,))]
+    return [(*above, name) for name in config] + inside
+
+
+@st.composite
+def odd_config(draw: st.DrawFn) -> dict[str, Any]:
+    """A published configuration with one field taken away or made odd."""
+    config = copy.deepcopy(draw(st.sampled_from(CONFIGS)))
+    *above, name = draw(st.sampled_from([*fields(config), *((field,) for field in ODD_FIELDS)]))
+    inside = config[above[0]] if above else config
+    value = draw(st.sampled_from(ODD_VALUES))
+    if value is ...:
+        inside.pop(name, None)
+    else:
+        inside[name] = value
+    return config
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_config())
+def test_fit_answers_every_odd_configuration_with_figures_or_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any]
+) -> None:
+    # A new name each time: the command reads a file once.
+    file = tmp_path / f"{next(NUMBERS)}.json"
+    file.write_text(json.dumps(config))
+    code = main(["fit", "--model", str(file), "--gpu", "H100", "--max-model-len", "512", "--json"])
+    out, err = capsys.readouterr()
+    assert (code, bool(out), err.count("\n")) in {(0, True, 0), (2, False, 1)}
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_config())
+def test_a_stack_file_answers_odd_configurations_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any]
+) -> None:
+    stack = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.dev.yaml").read_text())
+    tier = stack["config"]["frugal-llm:tiers"][0]
+    tier |= {"model": "own/odd", "architecture": "config.json", "quantization": "auto"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(stack))
+    code = main(["plan", str(tmp_path / "Pulumi.dev.yaml"), "--json"])
+    out, err = capsys.readouterr()
+    assert (code, bool(out), bool(err)) in {(0, True, False), (2, False, True)}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
