@@ -95,6 +95,9 @@ NON_TORCH_GIB = 0.13
 _NCCL_GIB = 0.12
 _NVLINK_GIB_PER_DOUBLING = 0.3
 
+#: Weights below this are no item of their own: they would print as 0.00.
+_SMALLEST_ITEM_GIB = 0.005
+
 #: GPUs that share the host's memory: what the process holds there counts as taken (a log of Qwen3-0.6B: 3.35 GiB for
 #: 1.12 of weights), and vLLM, which finds no memory of the GPU's own, takes the defaults of a small one.
 UNIFIED_MEMORY = ("GB10 (DGX Spark)",)
@@ -235,12 +238,17 @@ def weight_bytes(architecture: Architecture, checkpoint: Checkpoint) -> WeightBy
 def weight_gib_per_gpu(architecture: Architecture, checkpoint: Checkpoint, gpus: int) -> float:
     """GiB of weights on one GPU: a share, and the whole of what is not divided (at 16 bit, or fp8 where all is)."""
     whole = architecture.replicated_billion * 1e9 * (1 if checkpoint.method == "fp8" else 2)
-    weights = weight_bytes(architecture, checkpoint)
-    total = weights.total
-    if checkpoint.method == "mxfp4" and architecture.intermediate_size:
-        part = architecture.intermediate_size / gpus
-        total += weights.experts * (math.ceil(part / _MXFP4_MULTIPLE) * _MXFP4_MULTIPLE / part - 1)
+    total = weight_bytes(architecture, checkpoint).total + _padding_bytes(architecture, checkpoint, gpus)
     return (max(total - whole, 0.0) / gpus + min(whole, total)) / GIB
+
+
+def _padding_bytes(architecture: Architecture, checkpoint: Checkpoint, gpus: int) -> float:
+    """What vLLM adds to the experts of all GPUs together so that each GPU's width is one that its kernels take."""
+    if checkpoint.method != "mxfp4" or not architecture.intermediate_size:
+        return 0.0
+    part = architecture.intermediate_size / gpus
+    padded = math.ceil(part / _MXFP4_MULTIPLE) * _MXFP4_MULTIPLE
+    return weight_bytes(architecture, checkpoint).experts * (padded / part - 1)
 
 
 @cache
@@ -413,7 +421,11 @@ def fit(
             f"peak at {max_num_seqs} sequences and {max_num_batched_tokens} tokens a step",
         ),
         MemoryItem("CUDA graphs", cuda_graphs_gib(gpus), "in vLLM's share since 0.20"),
-        MemoryItem("communication", communication_gib(gpus, nvlink=gpu.nvlink == "yes"), f"NCCL over {gpus} GPU"),
+        *(
+            [MemoryItem("communication", communication_gib(gpus, nvlink=gpu.nvlink == "yes"), f"NCCL over {gpus} GPU")]
+            if gpus > 1
+            else []
+        ),
         MemoryItem("outside torch", NON_TORCH_GIB, "CUDA context, cuBLAS"),
     )
     kv_gib = visible * gpu_memory_utilization - sum(item.gib_per_gpu for item in items)
@@ -447,13 +459,23 @@ def _weight_items(architecture: Architecture, checkpoint: Checkpoint, gpus: int)
     embeddings = min(embedding_parameters(architecture) * 2, weights.dense)
     kept = min(architecture.unquantised_billion * 2e9, weights.dense - embeddings)
     layers = weights.dense - embeddings - kept
-    copies = weight_gib_per_gpu(architecture, checkpoint, gpus) - weights.total / GIB / gpus
+    padding = _padding_bytes(architecture, checkpoint, gpus)
+    copies = (
+        weight_gib_per_gpu(architecture, checkpoint, gpus) * gpus * GIB - weights.total - padding if gpus > 1 else 0.0
+    )
     bits = "16 bit" if checkpoint.method in {"fp16", "mxfp4"} else checkpoint.method
     parts = (
-        ("weights, layers", layers, f"{bits}, {layers / GIB:.1f} GiB over {gpus} GPU"),
         ("weights, experts", weights.experts, f"{checkpoint.method}, {weights.experts / GIB:.1f} GiB over {gpus} GPU"),
+        ("weights, padding of experts", padding, f"{checkpoint.method}, widths rounded up to {_MXFP4_MULTIPLE}"),
         ("weights, embeddings and lm_head", embeddings, "16 bit"),
         ("weights, norms, routers, vision", kept, "16 bit"),
-        ("weights, held whole by every GPU", copies * gpus * GIB, "beyond a share: latent projections, routers, norms"),
+        ("weights, held whole by every GPU", copies, "beyond a share: latent projections, routers, norms"),
     )
-    return tuple(MemoryItem(name, size / gpus / GIB, note) for name, size, note in parts if size > 0)
+    sizes = tuple(MemoryItem(name, size / gpus / GIB, note) for name, size, note in parts)
+    # What is too small to be seen, the norms of a dense model, counts with the layers that it is part of.
+    unseen = sum(item.gib_per_gpu for item in sizes if item.gib_per_gpu < _SMALLEST_ITEM_GIB)
+    of_layers = f"{bits}, {layers / GIB:.1f} GiB over {gpus} GPU"
+    return (
+        MemoryItem("weights, layers", layers / gpus / GIB + unseen, of_layers),
+        *(item for item in sizes if item.gib_per_gpu >= _SMALLEST_ITEM_GIB),
+    )

@@ -137,6 +137,33 @@ def test_weights_on_each_gpu_are_those_that_vllm_logged() -> None:
     assert weight_gib_per_gpu(gpt, checkpoint(gpt.model_id, "mxfp4"), 1) == pytest.approx(64.38, rel=0.01)
 
 
+def test_one_gpu_holds_nothing_whole_beyond_its_share_and_pads_mxfp4_experts() -> None:
+    gpt = model("openai/gpt-oss-120b")
+
+    def items(gpus: int) -> dict[str, float]:
+        memory = fit(gpt, checkpoint(gpt.model_id, "mxfp4"), gpu("H100"), gpus, max_model_len=8192)
+        return {item.name: item.gib_per_gpu for item in memory.items}
+
+    one, two = items(1), items(2)
+    assert not {"weights, held whole by every GPU", "communication"} & one.keys()
+    # 64.38 GiB logged (vllm_kv_cache_logs.csv) of a checkpoint of 60.8 GiB (OpenAI's model card).
+    assert one["weights, padding of experts"] == pytest.approx(64.38 - 60.8, rel=0.1)
+    # Halves of 1,440 go to 1,536: the same share of padding.
+    assert two["weights, padding of experts"] == pytest.approx(one["weights, padding of experts"] / 2)
+    # 36 routers of 2,880 x 128 and 73 norms of 2,880 at 16 bit: half of them lie on each GPU beyond its share.
+    assert two["weights, held whole by every GPU"] == pytest.approx((36 * 128 + 73) * 2880 * 2 / 2 / GIB, rel=0.01)
+
+
+def test_no_item_is_too_small_to_be_seen() -> None:
+    for gpus in (2, 4):
+        memory = fit(model(LLAMA_70B), checkpoint(LLAMA_70B, "fp16"), gpu("H200"), gpus, max_model_len=8192)
+        assert all(item.gib_per_gpu >= 0.005 for item in memory.items)
+        weights = sum(item.gib_per_gpu for item in memory.items if item.name.startswith("weights"))
+        assert weights == pytest.approx(
+            weight_gib_per_gpu(model(LLAMA_70B), checkpoint(LLAMA_70B, "fp16"), gpus), rel=1e-9
+        )
+
+
 def test_recurrent_state_counts_once_a_sequence_whatever_its_length() -> None:
     hybrid = logged_model("Qwen/Qwen3.5-35B-A3B")
     assert hybrid is not None
