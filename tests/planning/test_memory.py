@@ -8,16 +8,20 @@ import pytest
 
 from planning.facts.checkpoints import Checkpoint, all_checkpoints, checkpoints
 from planning.facts.gpus import gpu
+from planning.facts.gpus import gpus as catalogue_gpus
 from planning.facts.logged_models import logged_model
 from planning.facts.models import model
 from planning.memory import (
     BITS_PER_WEIGHT,
     GIB,
+    NON_TORCH_GIB,
     activation_gib,
+    communication_gib,
     fit,
     kv_bytes_per_sequence,
     kv_bytes_per_token,
     kv_shards,
+    visible_gib,
     weight_bytes,
     weight_gib_per_gpu,
 )
@@ -162,6 +166,19 @@ def test_no_item_is_too_small_to_be_seen() -> None:
         assert weights == pytest.approx(
             weight_gib_per_gpu(model(LLAMA_70B), checkpoint(LLAMA_70B, "fp16"), gpus), rel=1e-9
         )
+
+
+@pytest.mark.parametrize(("gpus", "logged_gib"), [(2, 0.25), (8, 0.21)])
+def test_memory_outside_torch_over_pcie_is_what_vllm_logged(gpus: int, logged_gib: float) -> None:
+    # Column non_torch_gib_reported: two RTX 4090 and eight L40S.
+    assert NON_TORCH_GIB + communication_gib(gpus, nvlink=False) == pytest.approx(logged_gib, abs=0.05)
+
+
+def test_a_gpu_shows_no_more_memory_than_ec2_reports_of_it_and_little_less() -> None:
+    for name, each in catalogue_gpus().items():
+        # ECC takes a sixteenth of a T4 (16 GiB: nvidia-smi shows 15,360 MiB); the others keep theirs beside.
+        least = 0.9 if name == "T4" else 0.98
+        assert least * each.memory_gib <= visible_gib(each) <= each.memory_gib, name
 
 
 def test_recurrent_state_counts_once_a_sequence_whatever_its_length() -> None:
