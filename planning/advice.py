@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
+from planning.facts.checkpoints import checkpoints
+from planning.facts.gpus import gpu
+from planning.facts.models import model
 from planning.fleet import Fleet, Uncertainty
 from planning.memory import fit
 from planning.options import FP8_KV_LEAST_COMPUTE_CAPABILITY, Option, replica_speed
 from planning.plan import TierCost
-from planning.speed import ReplicaSpeed, native_flops
+from planning.speed import ReplicaSpeed, gpu_speed, native_flops
 from planning.traffic import DAYS_PER_MONTH
 
 #: Speculative decoding with a draft model: 1.5 times faster at one request a second, 1.4 to 1.8 times slower at high
 #: rates (70B on four H100, vLLM blog of 2024-10).
 SPECULATIVE_GAIN_UNLOADED = 1.5
 
-#: Tokens drafted a step: the number in the examples of vLLM's documentation.
+#: Tokens drafted a step: the draft model's example of vLLM's documentation
+#: (docs.vllm.ai/en/v0.14.0/features/spec_decode, read 2026-11-22).
 DRAFTED_TOKENS = 5
 
 _FOUR_BIT = frozenset({"awq", "gptq", "w4a16"})
 _EIGHT_BIT = frozenset({"fp8", "int8"})
 _WORTH_SAYING_USD = 5.0
-_MOST_CONCURRENCY = 2048
+_BATCH_SIZES = tuple(2**power for power in range(12))
+_PUBLISHED_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
 
 #: How far from today's traffic a break-even is looked for.
 _LEAST_FACTOR, _MOST_FACTOR, _FACTOR_STEP = 1e-3, 1e4, 1.5
@@ -111,19 +116,32 @@ def _speed(part: TierBill, option: Option) -> ReplicaSpeed:
     return replica_speed(part.search.demand, option.checkpoint, option.gpu, option.gpus)
 
 
+def _verify_s(speed: ReplicaSpeed, sequences: float, context_tokens: float) -> float:
+    """A step that verifies drafts: it computes ``DRAFTED_TOKENS`` more tokens a request and reads the KV cache once."""
+    cache = speed.step_s(sequences, context_tokens) - speed.step_s(sequences, 0)
+    return speed.step_s((DRAFTED_TOKENS + 1) * sequences, 0) + cache
+
+
+@cache
+def _tokens_per_verification() -> float:
+    """Tokens gained a verification, less what drafting them costs: those that make the published gain of the 70B.
+
+    Its cache of one request is nothing beside its weights and left out.
+    """
+    weights = next(one for one in checkpoints(_PUBLISHED_MODEL) if one.method == "fp16")
+    speed = gpu_speed(model(_PUBLISHED_MODEL), weights, gpu("H100"), 4)
+    return SPECULATIVE_GAIN_UNLOADED * _verify_s(speed, 1, 0) / speed.step_s(1, 0)
+
+
 def speculative_gain(speed: ReplicaSpeed, sequences: float, context_tokens: float) -> float:
     """How many times faster speculative decoding makes a replica that runs ``sequences`` requests; below 1: slower.
 
-    The published gain at one request, times how the two steps grow from there: a step that verifies drafts computes
-    for ``DRAFTED_TOKENS`` more tokens a request and reads weights and KV cache once, as the plain one does.
+    As many tokens are taken to be accepted as for the published dense 70B; never more than its gain. Drafts of a
+    mixture of experts hit experts that one token would not read, so that it may lose at few requests and at many.
     """
-
-    def slowdown(running: float) -> float:
-        plain = speed.step_s(running, context_tokens)
-        cache = plain - speed.step_s(running, 0)
-        return (speed.step_s((DRAFTED_TOKENS + 1) * running, 0) + cache) / plain
-
-    return SPECULATIVE_GAIN_UNLOADED * slowdown(1) / slowdown(sequences)
+    plain = speed.step_s(sequences, context_tokens)
+    gain = _tokens_per_verification() * plain / _verify_s(speed, sequences, context_tokens)
+    return min(SPECULATIVE_GAIN_UNLOADED, gain)
 
 
 def _with_fp8_cache(demand: TierDemand, bills: StackBills) -> Fleet | None:
@@ -136,20 +154,21 @@ def _with_fp8_cache(demand: TierDemand, bills: StackBills) -> Fleet | None:
 
 
 def _speculation(part: TierBill) -> str:
-    """Speculative decoding where the planned concurrency is beyond the point at which it slows the replica down."""
+    """Speculative decoding where it slows the replica down at the planned concurrency."""
     option, workload = part.fleet.option, part.search.demand.workload
     context = workload.input_tokens + workload.output_tokens / 2
     speed, planned = _speed(part, option), option.load.concurrency
     gain = speculative_gain(speed, max(1.0, planned), context)
     if gain >= 1:
         return ""
-    most = bisect.bisect_right(
-        range(1, _MOST_CONCURRENCY), -1.0, key=lambda running: -speculative_gain(speed, running, context)
+    pays = [running for running in _BATCH_SIZES if speculative_gain(speed, running, context) >= 1]
+    where = f"of {_BATCH_SIZES[0]}, 2, 4 ... {_BATCH_SIZES[-1]:,} requests it gains " + (
+        f"at {', '.join(map(str, pays))} only" if pays else "at none"
     )
     return (
-        f"no speculative decoding: {SPECULATIVE_GAIN_UNLOADED:g} times faster at one request (vLLM blog, 2024-10) "
-        f"turns into {gain:.2f} at the {planned:.0f} requests a replica is planned to run; above {most} it slows "
-        "answers down, so it saves no node"
+        f"no speculative decoding: {SPECULATIVE_GAIN_UNLOADED:g} times faster at one request to a dense 70B (vLLM "
+        f"blog, 2024-10) turns into {gain:.2f} at the {planned:.0f} requests a replica is planned to run; {where}, so "
+        "it saves no node"
     )
 
 

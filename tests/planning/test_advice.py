@@ -13,7 +13,7 @@ from planning.facts.gpus import gpu
 from planning.facts.models import model
 from planning.outputs import plan_outputs
 from planning.plan import Plan
-from planning.speed import gpu_speed
+from planning.speed import ReplicaSpeed, gpu_speed
 from planning.stack import plan_config
 from settings import ConfigurationError
 
@@ -45,15 +45,37 @@ def test_advice_is_among_the_warnings_of_the_outputs() -> None:
     assert set(plan.advice) <= set(plan_outputs(plan)["warnings"])
 
 
+def replica(model_id: str, name: str, gpus: int) -> ReplicaSpeed:
+    weights = next(one for one in checkpoints(model_id) if one.method in {"fp16", "mxfp4"})
+    return gpu_speed(model(model_id), weights, gpu(name), gpus)
+
+
 def test_speculative_decoding_gains_at_one_request_and_loses_at_many() -> None:
     # vLLM blog 2024-10, 70B on 4 H100 with a draft model: 1.5 times faster at QPS 1, 1.4 to 1.8 times slower at high
     # QPS. The blog states no running requests, so this proves only that its range lies within the engine's limits.
-    (fp16,) = (one for one in checkpoints(LLAMA_70B) if one.method == "fp16")
-    speed = gpu_speed(model(LLAMA_70B), fp16, gpu("H100"), 4)
-    assert speculative_gain(speed, 1, 500) == 1.5
+    speed = replica(LLAMA_70B, "H100", 4)
+    assert speculative_gain(speed, 1, 500) == pytest.approx(1.5)
     gains = [speculative_gain(speed, 2**power, 500) for power in range(9)]
     assert gains == sorted(gains, reverse=True)
     assert any(1 / 1.8 <= gain <= 1 / 1.4 for gain in gains)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "name", "gpus"),
+    [
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "A100-80GB", 2),
+        ("Qwen/Qwen3-30B-A3B", "H100", 1),
+        ("openai/gpt-oss-120b", "H100", 1),
+    ],
+)
+def test_drafts_of_a_mixture_of_experts_read_more_experts_and_never_gain_more_than_was_published(
+    model_id: str, name: str, gpus: int
+) -> None:
+    """Alone, six tokens read up to six times the experts of one. No published figure of a sparse model is met."""
+    speed = replica(model_id, name, gpus)
+    gains = [speculative_gain(speed, running, 500) for running in range(1, 513)]
+    assert max(gains) <= 1.5
+    assert gains[0] < speculative_gain(replica("meta-llama/Llama-3.1-8B-Instruct", name, gpus), 1, 500)
 
 
 def test_a_tier_planned_beyond_that_point_is_told_so_with_its_own_concurrency() -> None:
