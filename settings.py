@@ -68,6 +68,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Suggest the known names nearest to ``given``, or list a few of them when none is near."""
     names = sorted(set(known))
     lowered = {name.lower(): name for name in names}
+    longer = [name for name in names if given and name.lower().startswith(given.lower())]
+    if longer:
+        return "did you mean " + " or ".join(longer[:3]) + "?"
     near = difflib.get_close_matches(given.lower(), list(lowered), n=2, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(lowered[match] for match in near) + "?"

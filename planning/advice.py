@@ -271,10 +271,10 @@ def with_api(
         result.append(replace(cost, api_usd=compared.api_usd, break_even_requests_per_day=even))
         if compared.api_usd < compared.own_usd:
             pays = (
-                f"serving it yourself pays from {even:,.0f} requests a day, "
+                f"serving it yourself on this fleet pays from {even:,.0f} requests a day, "
                 f"{even / demand.settings.traffic.requests_per_day:.1f} times today's"
                 if even
-                else "serving it yourself never pays: a full replica takes "
+                else "on this fleet serving it yourself never pays, at more requests another may: a full replica takes "
                 f"{cost.usd_per_million_tokens_saturated:.3f} USD per million tokens"
             )
             lines.append(

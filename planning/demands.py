@@ -106,6 +106,13 @@ def quality_loss(tier: TierSettings, params_billion: float, checkpoint: Checkpoi
 
 def _model(tier: TierSettings, path: str) -> tuple[Architecture | None, tuple[Checkpoint, ...], list[Problem]]:
     """The tier's architecture and every checkpoint that is known of it: the catalogue's, or a ``config.json``'s."""
+    if tier.architecture is not None and tier.model in models():
+        limit = f"{tier.model} is in the catalogue, which knows its architecture and its checkpoints"
+        return (
+            None,
+            (),
+            [Problem(f"{path}.architecture", tier.architecture, limit, "leave it out, or name your own model")],
+        )
     if tier.architecture is not None:
         try:
             published = read_config(Path(tier.architecture), tier.model)

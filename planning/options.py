@@ -57,6 +57,9 @@ _NEEDS_BF16 = "google/gemma"
 #: An fp8 KV cache needs it with the Triton attention backend (vLLM 0.33.0).
 FP8_KV_LEAST_COMPUTE_CAPABILITY = (8, 9)
 
+#: vLLM writes an nvfp4 KV cache on data-centre Blackwell only (vllm-project/vllm issues 47684 and 49011).
+NVFP4_KV_LEAST_COMPUTE_CAPABILITY = (10, 0)
+
 #: What ``--max-num-batched-tokens`` is chosen from: more speeds prompts up, and costs activation memory.
 BATCHED_TOKENS = (2048, 4096, 8192)
 LEAST_MAX_NUM_SEQS, MOST_MAX_NUM_SEQS = 8, 1024
@@ -403,6 +406,8 @@ def unsupported(
         return f"{checkpoint.method} needs compute capability {need}, the {gpu.name} has {have}"
     if checkpoint.method == "int8" and gpu.compute_capability >= INT8_ENDS_BELOW:
         return f"vLLM has no int8 kernels for the {gpu.name}"
+    if kv_cache_dtype.startswith("nvfp4") and gpu.compute_capability < NVFP4_KV_LEAST_COMPUTE_CAPABILITY:
+        return f"the {gpu.name} cannot keep its KV cache in {kv_cache_dtype}"
     if kv_cache_dtype.startswith("fp8") and gpu.compute_capability < FP8_KV_LEAST_COMPUTE_CAPABILITY:
         return f"the {gpu.name} cannot keep its KV cache in fp8"
     if gpu.compute_capability < BF16_LEAST_COMPUTE_CAPABILITY and architecture.model_id.startswith(_NEEDS_BF16):

@@ -272,12 +272,14 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
     misses = [miss for miss in survey.misses if miss.label.split(" ")[0] in demand.methods]
     slow = [miss for miss in misses if miss.ttft_ms is not None and miss.tpot_ms is not None]
     if not slow:
+        compressed = demand.settings.kv_cache_dtype != "auto"
         reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in misses[-2:])
         return Problem(
             f"{path}.model",
             demand.settings.model,
             f"fits no node of {bills.region} with quantization {demand.settings.quantization} ({reasons or 'no GPU'})",
-            "choose another quantization, a smaller model or maxModelLen, or another region",
+            ("set kvCacheDtype: auto, or " if compressed else "")
+            + "choose another quantization, a smaller model or maxModelLen, or another region",
         )
 
     def excess(ttft: float, tpot: float) -> float:

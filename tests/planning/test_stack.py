@@ -357,3 +357,31 @@ def test_a_tier_names_a_model_outside_the_catalogue_by_its_config_json(tmp_path:
     (tmp_path / "models" / "config.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"architecture.*names no model_type"):
         plan_config(read.region, dict(read.values))
+
+
+def test_a_config_json_for_a_model_of_the_catalogue_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    mine = [{**tiers("prod")[0], "architecture": str(tmp_path / "config.json")}]
+    with pytest.raises(ConfigurationError, match=r"architecture.*is in the catalogue.*leave it out"):
+        planned("prod", tiers=mine, routing={})
+
+
+def test_a_cache_format_that_no_gpu_allowed_can_keep_is_named_as_the_way_out() -> None:
+    mine = [{**tiers("prod")[0], "gpus": ["T4"], "kvCacheDtype": "fp8"}]
+    with pytest.raises(ConfigurationError, match="set kvCacheDtype: auto"):
+        planned("prod", tiers=mine, routing={})
+
+
+@pytest.mark.parametrize("burstiness", [1, 4, 8])
+def test_the_nearest_target_that_is_proposed_can_be_planned(burstiness: float) -> None:
+    traffic = {"requestsPerDay": 40_000, "inputTokens": 900, "outputTokens": 150, "burstiness": burstiness}
+    mine = {"name": "only", "model": "meta-llama/Llama-3.1-8B-Instruct", "gpus": ["L4"], "traffic": traffic}
+    try:
+        planned("prod", tiers=[{**mine, "slo": {"ttftMs": 40, "tpotMs": 10}}], routing={}, budget={})
+    except ConfigurationError as error:
+        nearest = re.search(r"ttftMs: (\d+), tpotMs: (\d+)", str(error))
+        assert nearest is not None
+        slo = {"ttftMs": int(nearest[1]), "tpotMs": int(nearest[2])}
+        assert planned("prod", tiers=[{**mine, "slo": slo}], routing={}, budget={}).tiers[0].gpu == "L4"
+    else:
+        pytest.fail("no L4 reads 900 tokens in 40 ms")
