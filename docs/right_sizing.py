@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planning import right_sizing as sizing
+from planning.facts.article import (
+    ARTICLE_L4_USD_PER_MONTH,
+    ARTICLE_TOKENS_PER_SECOND,
+    ARTICLE_USD_PER_MILLION_TOKENS,
+)
 from planning.facts.gpus import gpu
 from planning.facts.instances import Offering, offerings
 from planning.facts.models import model
 from planning.memory import fit
 from planning.right_sizing import Best, Minimum, Setup
-from planning.speed import COST_BAND, COST_BAND_THIN, gpu_speed
+from planning.speed import gpu_speed
 from planning.traffic import HOURS_PER_MONTH
-
-#: What the article that this project answers says, as far as it is known here.
-ARTICLE_L4_USD_PER_MONTH = 350.0
-ARTICLE_TOKENS_PER_SECOND = {1: 45, 8: 320, 32: 1100, 64: 1800, 128: 2200}
-ARTICLE_USD_PER_MILLION_TOKENS = {"7-8B": 0.05, "70B": 0.40}
 
 _PRECISIONS = (("FP16", False), ("4-bit", True))
 
@@ -28,14 +28,14 @@ def right_sizing_page() -> str:
 
 def _introduction() -> Iterator[str]:
     work, target = sizing.WORKLOAD, sizing.TARGET
-    (low, high), (far_low, far_high) = COST_BAND, COST_BAND_THIN
     dates = sorted(
         one.as_of for region in sizing.REGIONS for one in offerings(region) if one.as_of and one.instance.gpu
     )
     yield from (
         "# Right-sizing",
         "",
-        "Made by `make docs` from the facts and the formulas of `planning/`; nothing is typed in.",
+        "Made by `make docs` from the facts and the formulas of `planning/`; only the columns and amounts marked "
+        "*quoted* are the article's.",
         "",
         f"- **Minimum**: the least GPU memory of one node that holds the weights and one sequence of "
         f"{sizing.CONTEXT_TOKENS:,} tokens (less where the model has less). It runs; it need not be fast or cheap. "
@@ -48,13 +48,12 @@ def _introduction() -> Iterator[str]:
         "- 4-bit is the catalogue's first verified INT4 checkpoint (W4A16, AWQ or GPTQ). 8-bit checkpoints are left "
         "out here; the planner often prefers them.",
         f"- A month has {HOURS_PER_MONTH:.0f} hours. On-demand is the list price, spot the median of the zones; `-` is "
-        f"a price that was not read. Price data of {dates[0]} to {dates[-1]}. Spot of new families (g7e, p6) starts "
-        "low and does not stay there.",
-        f"- Speeds are projected: cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %; of mixtures of experts, "
-        f"on thinly measured GPUs and on several over PCIe {100 * (far_low - 1):+.0f} % to "
-        f"{100 * (far_high - 1):+.0f} %. The tables say nothing about replicas for availability, nodes that start and "
-        "idle, fixed costs, or whether spot is to be had; and the cheapest token may be on a node far larger than your "
-        "load, where it is not cheap at all.",
+        f"a price that was not read. Price data of {dates[0]} to {dates[-1]}.",
+        "- Speeds are projected. **Band**: how far the measured cost of a token lay from the projected one in 80 % of "
+        "the published measurements (`planning/speed.py`), for the row's model and GPUs: wider where they are thinly "
+        "measured.",
+        "- The tables say nothing about replicas for availability, nodes that start and idle, fixed costs, or whether "
+        "spot is to be had; and the cheapest token may be on a node far larger than your load, where it is not cheap.",
     )
 
 
@@ -71,17 +70,17 @@ def _classes() -> Iterator[str]:
         )
         yield from (
             "",
-            "| minimum | region | GPUs | KV tokens | tokens/s | on-demand $/h | $/month | spot $/h | $/month |",
+            "| minimum | region | GPUs | KV tokens | tokens/s | band | on-demand $/h | $/month | spot $/h | $/month |",
         )
-        yield "|---|---|---|---:|---:|---:|---:|---:|---:|"
+        yield "|---|---|---|---:|---:|---|---:|---:|---:|---:|"
         for label, row in rows:
             yield f"| {label} | {row.region} | {_minimum(row.minimum)} |"
         yield from (
             "",
-            "| best on-demand | region | GPUs | tokens/s | $/h | $/month | $/M | best on spot | tokens/s | "
-            "$/h | $/month | $/M |",
+            "| best on-demand | region | GPUs | tokens/s | $/h | $/month | $/M | band | best on spot | tokens/s | "
+            "$/h | $/month | $/M | band |",
         )
-        yield "|---|---|---|---:|---:|---:|---:|---|---:|---:|---:|---:|"
+        yield "|---|---|---|---:|---:|---:|---:|---|---|---:|---:|---:|---:|---|"
         for label, row in rows:
             yield f"| {label} | {row.region} | {_best(row.on_demand, spot=False)} | {_best(row.spot, spot=True)} |"
 
@@ -94,26 +93,33 @@ def _prices(hourly: float | None) -> str:
     return "- | -" if hourly is None else f"{hourly:.3f} | {hourly * HOURS_PER_MONTH:,.0f}"
 
 
+def _band(band: tuple[float, float]) -> str:
+    low, high = band
+    return f"{100 * (low - 1):+.0f} to {100 * (high - 1):+.0f} %"
+
+
 def _minimum(found: Minimum | None) -> str:
     if found is None:
-        return "nothing here holds it | - | - | - | - | - | -"
+        return "nothing here holds it | - | - | - | - | - | - | -"
     setup = found.setup
     spot = setup.spot.spot_usd_per_hour if setup.spot else None
     return (
         f"{_gpus(setup, setup.on_demand)} | {found.kv_tokens:,} | {found.tokens_per_second:.0f} | "
+        f"{_band(found.cost_band)} | "
         f"{_prices(setup.on_demand.on_demand_usd_per_hour)} | {_prices(spot)}"
     )
 
 
 def _best(found: Best | None, *, spot: bool) -> str:
     if found is None:
-        return "nothing here meets it | - | - | - | -"
+        return "nothing here meets it | - | - | - | - | -"
     setup = found.setup
     offering = setup.spot if spot and setup.spot else setup.on_demand
     hourly = offering.spot_usd_per_hour if spot else offering.on_demand_usd_per_hour
     assert hourly is not None
     rate = found.load.requests_per_second * sizing.WORKLOAD.output_tokens
-    return f"{_gpus(setup, offering)} | {rate:,.0f} | {_prices(hourly)} | {found.usd_per_million_tokens(hourly):.3f}"
+    per_million = found.usd_per_million_tokens(hourly)
+    return f"{_gpus(setup, offering)} | {rate:,.0f} | {_prices(hourly)} | {per_million:.3f} | {_band(found.cost_band)}"
 
 
 def _article() -> Iterator[str]:
@@ -121,9 +127,9 @@ def _article() -> Iterator[str]:
         "",
         "## Beside the article",
         "",
-        "Only these of the article's figures are known here; for 13B, 34B, 8x22B and 405B none is.",
+        "Only the figures marked *quoted* are known of the article here; for 13B, 34B, 8x22B and 405B none is.",
         "",
-        f"**An L4 for ${ARTICLE_L4_USD_PER_MONTH:.0f} a month** is a spot price:",
+        f"**An L4 for ${ARTICLE_L4_USD_PER_MONTH:.0f} a month** (*quoted*) is a spot price:",
         "",
         "| g6.xlarge (1 x L4) | on-demand $/month | spot: cheapest zone | median | dearest zone | "
         f"${ARTICLE_L4_USD_PER_MONTH:.0f} is |",
@@ -181,7 +187,7 @@ def _batches() -> Iterator[str]:
         "**Tokens per second by batch**: the article's model, GPU and lengths are not known here. The 8B model beside "
         f"it, every answer with its own prefill ({work.input_tokens:.0f} in, {work.output_tokens:.0f} out):",
         "",
-        "| batch | article | " + " | ".join(f"{label} on {name}" for label, _, name in columns) + " |",
+        "| batch | article, *quoted* | " + " | ".join(f"{label} on {name}" for label, _, name in columns) + " |",
         "|---:|---:|" + "---:|" * len(columns),
     )
     speeds = [
@@ -203,7 +209,7 @@ def _tokens() -> Iterator[str]:
         "",
         "**Dollars per million tokens**, the article's routing table beside the cheapest above in us-east-1 (4-bit):",
         "",
-        "| tier | article | on-demand, busy all the time | spot, busy all the time |",
+        "| tier | article, *quoted* | on-demand, busy all the time | spot, busy all the time |",
         "|---|---:|---:|---:|",
     )
     for name, quoted in ARTICLE_USD_PER_MILLION_TOKENS.items():
@@ -212,8 +218,7 @@ def _tokens() -> Iterator[str]:
         yield f"| {name} | {quoted:.2f} | {listed} | {spot} |"
     yield from (
         "",
-        "Ours are prices of a full replica; one that waits for its peak hour costs twice that and more. The plan "
-        "prints both.",
+        "Ours are prices of a full replica; one that waits for its peak hour costs more. The plan prints both.",
     )
 
 

@@ -13,7 +13,7 @@ from planning.facts.models import Architecture, model
 from planning.memory import fit
 from planning.options import LEAST_MAX_NUM_SEQS, Demand, Market, Option, hosts_pod, unsupported, vllm_pod
 from planning.serving import Load, Target, Workload
-from planning.speed import gpu_speed
+from planning.speed import cost_band, gpu_speed
 
 #: Mean request of ServeGen's m-large trace (arXiv 2505.09999), and a target for chat.
 WORKLOAD = Workload(input_tokens=924, output_tokens=142)
@@ -57,6 +57,8 @@ class Minimum:
     """Tokens that the KV cache holds."""
     tokens_per_second: float
     """Of one request alone."""
+    cost_band: tuple[float, float]
+    """Measured over projected cost of a token, as ``speed.cost_band``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Best:
 
     setup: Setup
     load: Load
+    cost_band: tuple[float, float]
+    """Measured over projected cost of a token, as ``speed.cost_band``."""
 
     def usd_per_million_tokens(self, usd_per_hour: float) -> float:
         """Of input and output tokens, with the replica at its largest rate all the time."""
@@ -168,7 +172,7 @@ def _minimum(
         setup = _setup(gpu, gpus, hosts, region)
         if setup is not None:
             step_s = gpu_speed(architecture, weights, gpu, gpus).step_s(1, WORKLOAD.input_tokens)
-            found.append(Minimum(setup, kv_tokens, 1 / step_s))
+            found.append(Minimum(setup, kv_tokens, 1 / step_s, cost_band(architecture, gpu, gpus)))
     return min(
         found,
         key=lambda one: (one.setup.gpu.memory_gib * one.setup.gpus, one.setup.on_demand.on_demand_usd_per_hour),
@@ -184,7 +188,7 @@ def _best(options: Sequence[Option], region: str, *, spot: bool) -> Best | None:
         setup = _setup(option.gpu, option.gpus, option.offerings, region)
         if setup is None or (spot and setup.spot is None):
             continue
-        best = Best(setup, option.load)
+        best = Best(setup, option.load, option.cost_band)
         hourly = setup.spot.spot_usd_per_hour if spot and setup.spot else setup.on_demand.on_demand_usd_per_hour
         found.append((best.usd_per_million_tokens(hourly or 0.0), best))
     return min(found, key=lambda entry: entry[0], default=(0.0, None))[1]

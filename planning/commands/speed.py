@@ -16,6 +16,7 @@ from planning.commands.common import (
     positive,
     subject,
 )
+from planning.facts.article import ARTICLE_TOKENS_PER_SECOND
 from planning.facts.checkpoints import Checkpoint
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.models import Architecture
@@ -27,9 +28,6 @@ from planning.serving import Workload
 from planning.simulation import ClosedLoop, Limits, Outcome, Traffic, gamma, simulate
 from planning.speed import COST_BAND, ReplicaSpeed, cost_band, gpu_speed
 from planning.tiers import speed_source
-
-#: Output tokens/s by batch of the article that this project takes its scenario from; it names neither GPU nor lengths.
-ARTICLE_TOKENS_PER_SECOND = {1: 45, 8: 320, 32: 1100, 64: 1800, 128: 2200}
 
 #: Requests simulated of each batch: a 99th percentile needs some tens above it.
 _REQUESTS = 4000
