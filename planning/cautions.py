@@ -64,7 +64,10 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
             f"wake it so often that sleeping costs {part.fleet.asleep_usd - part.fleet.usd:,.2f} USD a month more"
         )
     if tier.engine == "llama.cpp":
-        yield f"tier {tier.name}: speed on CPUs rests on runs of one sequence at a time; batches are projected"
+        yield (
+            f"tier {tier.name}: speed on CPUs is thinly measured: it rests on runs of one sequence at a time, its "
+            "bandwidth on one model (Llama-3.1-8B on Graviton4); batches and other processors are projected"
+        )
     if tier.checkpoint.gated:
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
