@@ -11,25 +11,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from planning.facts.checkpoints import Checkpoint
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint
 from planning.facts.gpus import Gpu, gpus
 from planning.facts.models import Architecture
 
 GIB = 2**30
-
-#: Bits per weight of the quantised linear layers. Scales and zeros of group 128 are counted: w4a16 4 + 16/128, AWQ and
-#: GPTQ with packed zeros 4 + 16/128 + 4/128, MXFP4 4 + 8/32, NVFP4 4 + 8/16 (the formats' definitions; Marlin README).
-#: Embeddings, lm_head and norms stay at 16 bits in all of them.
-BITS_PER_WEIGHT = {
-    "fp16": 16.0,
-    "fp8": 8.0,
-    "int8": 8.0,
-    "w4a16": 4.125,
-    "awq": 4.156,
-    "gptq": 4.156,
-    "nvfp4": 4.5,
-    "mxfp4": 4.25,
-}
 
 #: vLLM 0.33.0 ``config/cache.py``: its own default share of the GPU's memory.
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92

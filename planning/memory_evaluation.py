@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from planning.facts.checkpoints import Checkpoint
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint
 from planning.facts.gpus import gpus
 from planning.facts.logged_models import logged_model, logged_models
 from planning.facts.measurements import KvCacheLog, kv_cache_logs
 from planning.facts.models import Architecture
 from planning.memory import (
-    BITS_PER_WEIGHT,
     NON_TORCH_GIB,
     PINNED_VLLM,
     UNIFIED_HOST_GIB,

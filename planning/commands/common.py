@@ -7,12 +7,12 @@ import json
 from functools import cache
 from pathlib import Path
 
-from planning.facts.checkpoints import Checkpoint, checkpoints
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint, checkpoints
 from planning.facts.gpus import gpu as gpu_named
 from planning.facts.gpus import gpus
 from planning.facts.hugging_face import ConfigError, PublishedModel, divisors, is_config_path, read_config
 from planning.facts.models import Architecture, model, models
-from planning.memory import BITS_PER_WEIGHT, KV_CACHE_DTYPES, MemoryFit, fit
+from planning.memory import KV_CACHE_DTYPES, MemoryFit, fit
 from planning.options import unsupported, vllm_default_limits
 from planning.plan import VllmLimits
 from settings import did_you_mean

@@ -16,8 +16,8 @@ from planning.commands.common import (
     positive,
     subject,
 )
-from planning.facts.checkpoints import Checkpoint
-from planning.memory import BITS_PER_WEIGHT, GIB, KV_CACHE_DTYPES, MemoryFit
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint
+from planning.memory import GIB, KV_CACHE_DTYPES, MemoryFit
 from planning.options import vllm_pod
 from planning.plan import VllmLimits
 

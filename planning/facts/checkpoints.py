@@ -15,6 +15,20 @@ _METHOD_OF_CSV = {"w8a8": "int8"}
 
 _BYTES_PER_16_BIT_PARAMETER = 2
 
+#: Bits per weight of the quantised linear layers. Scales and zeros of group 128 are counted: w4a16 4 + 16/128, AWQ and
+#: GPTQ with packed zeros 4 + 16/128 + 4/128, MXFP4 4 + 8/32, NVFP4 4 + 8/16 (the formats' definitions; Marlin README).
+#: Embeddings, lm_head and norms stay at 16 bits in all of them.
+BITS_PER_WEIGHT = {
+    "fp16": 16.0,
+    "fp8": 8.0,
+    "int8": 8.0,
+    "w4a16": 4.125,
+    "awq": 4.156,
+    "gptq": 4.156,
+    "nvfp4": 4.5,
+    "mxfp4": 4.25,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

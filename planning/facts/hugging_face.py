@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from planning.facts.checkpoints import Checkpoint
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint
 from planning.facts.models import Architecture
 
 Config = Mapping[str, object]
@@ -167,8 +167,7 @@ def published_model(config: Config, name: str, source: str = "config.json") -> P
     """Architecture and own checkpoint of a parsed ``config.json``. Raises ``ConfigError``."""
     architecture = architecture_of(config, name, source)
     method = _method(config)
-    # Imported late would be a circle: memory reads architectures, and only bits are needed here.
-    bits = _RELEASE_BITS[method]
+    bits = BITS_PER_WEIGHT[method]
     embeddings = architecture.vocab_size * architecture.hidden_size * (1 if architecture.tied_embeddings else 2) / 1e9
     kept = embeddings + architecture.unquantised_billion
     quantised = architecture.params_billion - kept
@@ -177,19 +176,6 @@ def published_model(config: Config, name: str, source: str = "config.json") -> P
     weights_gb = quantised * bits / 8 + (architecture.params_billion - quantised) * 2
     checkpoint = Checkpoint(name, method, name, weights_gb, verified=True, source=f"computed from {source}")
     return PublishedModel(architecture, checkpoint)
-
-
-#: As ``memory.BITS_PER_WEIGHT``, which its test compares; here because facts do not import the planner.
-_RELEASE_BITS = {
-    "fp16": 16.0,
-    "fp8": 8.0,
-    "int8": 8.0,
-    "w4a16": 4.125,
-    "awq": 4.156,
-    "gptq": 4.156,
-    "nvfp4": 4.5,
-    "mxfp4": 4.25,
-}
 
 
 def architecture_of(config: Config, name: str, source: str = "config.json") -> Architecture:

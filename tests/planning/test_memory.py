@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from planning.facts.checkpoints import Checkpoint, all_checkpoints, checkpoints
+from planning.facts.checkpoints import BITS_PER_WEIGHT, Checkpoint, all_checkpoints, checkpoints
 from planning.facts.gpus import gpu
 from planning.facts.gpus import gpus as catalogue_gpus
 from planning.facts.logged_models import logged_model
 from planning.facts.models import model
 from planning.memory import (
-    BITS_PER_WEIGHT,
     GIB,
     NON_TORCH_GIB,
     activation_gib,
