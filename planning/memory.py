@@ -381,6 +381,16 @@ def cuda_graphs_gib(gpus: int, vllm: tuple[int, ...] = PINNED_VLLM) -> float:
     return 0.0 if vllm < _CUDA_GRAPHS_COUNT else _CUDA_GRAPHS_GIB + _CUDA_GRAPHS_GIB_PER_PEER * (gpus - 1)
 
 
+def overheads(gpus: int, *, nvlink: bool, vllm: tuple[int, ...] = PINNED_VLLM) -> tuple[MemoryItem, ...]:
+    """What vLLM takes of its share on one of ``gpus`` GPUs beside weights and activations."""
+    items = (
+        MemoryItem("CUDA graphs", cuda_graphs_gib(gpus, vllm), "in vLLM's share since 0.20"),
+        MemoryItem("communication", communication_gib(gpus, nvlink=nvlink), f"NCCL over {gpus} GPU"),
+        MemoryItem("outside torch", NON_TORCH_GIB, "CUDA context, cuBLAS"),
+    )
+    return tuple(item for item in items if item.gib_per_gpu)
+
+
 def fit(
     architecture: Architecture,
     checkpoint: Checkpoint,
@@ -406,13 +416,7 @@ def fit(
             activation_gib(architecture, gpus, max_num_seqs, max_num_batched_tokens, method=checkpoint.method),
             f"peak at {max_num_seqs} sequences and {max_num_batched_tokens} tokens a step",
         ),
-        MemoryItem("CUDA graphs", cuda_graphs_gib(gpus), "in vLLM's share since 0.20"),
-        *(
-            [MemoryItem("communication", communication_gib(gpus, nvlink=gpu.nvlink == "yes"), f"NCCL over {gpus} GPU")]
-            if gpus > 1
-            else []
-        ),
-        MemoryItem("outside torch", NON_TORCH_GIB, "CUDA context, cuBLAS"),
+        *overheads(gpus, nvlink=gpu.nvlink == "yes"),
     )
     kv_gib = visible * gpu_memory_utilization - sum(item.gib_per_gpu for item in items)
     sequence_gib = _sequence_gib_per_gpu(architecture, kv_cache_dtype, max_model_len, gpus)

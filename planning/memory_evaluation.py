@@ -21,14 +21,12 @@ from planning.facts.logged_models import logged_model, logged_models
 from planning.facts.measurements import KvCacheLog, kv_cache_logs
 from planning.facts.models import Architecture
 from planning.memory import (
-    NON_TORCH_GIB,
     PINNED_VLLM,
     UNIFIED_HOST_GIB,
     UNIFIED_MEMORY,
     activation_gib,
-    communication_gib,
-    cuda_graphs_gib,
     gpu_name,
+    overheads,
     sampler_gib,
     visible_gib_named,
     weight_gib_per_gpu,
@@ -153,12 +151,10 @@ def predict(log: KvCacheLog) -> LogPrediction | str:
     )
     known = gpus().get(gpu_name(log.gpu))
     nvlink = known is not None and known.nvlink == "yes"
-    taken = weights + activations + NON_TORCH_GIB + communication_gib(count, nvlink=nvlink)
+    taken = weights + activations + sum(item.gib_per_gpu for item in overheads(count, nvlink=nvlink, vllm=version))
     if log.gpu in UNIFIED_MEMORY:
         taken += UNIFIED_HOST_GIB
-    return LogPrediction(
-        log, visible * log.gpu_memory_utilization - taken - cuda_graphs_gib(count, version), from_architecture=computed
-    )
+    return LogPrediction(log, visible * log.gpu_memory_utilization - taken, from_architecture=computed)
 
 
 def vllm_version(text: str) -> tuple[int, ...]:
