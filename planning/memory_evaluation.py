@@ -85,16 +85,41 @@ class LogEvaluation:
     @property
     def p90_ape(self) -> float:
         """90th percentile of the absolute error, percent."""
-        errors = self._absolute()
-        return errors[0] if len(errors) == 1 else statistics.quantiles(errors, n=10, method="inclusive")[8]
+        return _p90(self._absolute())
 
     @property
     def bias(self) -> float:
         """Median signed error, percent: positive where too much cache was promised."""
         return statistics.median(prediction.error_percent for prediction in self.predictions)
 
+    @property
+    def configurations(self) -> int:
+        """Combinations of model, GPU and number of GPUs: logs of one repeat each other."""
+        return len(self._by_configuration())
+
+    @property
+    def configuration_median_ape(self) -> float:
+        """Median over configurations of the median absolute error of each, percent."""
+        return statistics.median(self._by_configuration())
+
+    @property
+    def configuration_p90_ape(self) -> float:
+        """90th percentile over configurations of the median absolute error of each, percent."""
+        return _p90(self._by_configuration())
+
     def _absolute(self) -> Sequence[float]:
         return [abs(prediction.error_percent) for prediction in self.predictions]
+
+    def _by_configuration(self) -> Sequence[float]:
+        errors: dict[tuple[str, str, int], list[float]] = {}
+        for each in self.predictions:
+            key = (each.log.model, gpu_name(each.log.gpu), each.log.gpu_count)
+            errors.setdefault(key, []).append(abs(each.error_percent))
+        return [statistics.median(group) for group in errors.values()]
+
+
+def _p90(errors: Sequence[float]) -> float:
+    return errors[0] if len(errors) == 1 else statistics.quantiles(errors, n=10, method="inclusive")[8]
 
 
 def evaluate_logs(path: Path | None = None) -> LogEvaluation:

@@ -28,7 +28,9 @@ def evaluate_kv_cache_logs(path: Path, *, as_data: bool) -> str:
     left_out = sum(map(len, evaluation.left_out.values()))
     headline = (
         f"KV cache per GPU, {len(evaluation.predictions)} logs: median error {evaluation.median_ape:.1f} %, 90th "
-        f"percentile {evaluation.p90_ape:.1f} %, bias {evaluation.bias:+.1f} %; {left_out} left out"
+        f"percentile {evaluation.p90_ape:.1f} %, bias {evaluation.bias:+.1f} %; of {evaluation.configurations} "
+        f"configurations (model, GPU, number) {evaluation.configuration_median_ape:.1f} % and "
+        f"{evaluation.configuration_p90_ape:.1f} %; {left_out} left out"
     )
     color = sys.stdout.isatty()
     columns = (
@@ -66,6 +68,9 @@ def _data(evaluation: LogEvaluation) -> dict[str, object]:
         "median_ape": round(evaluation.median_ape, 3),
         "p90_ape": round(evaluation.p90_ape, 3),
         "bias": round(evaluation.bias, 3),
+        "configurations": evaluation.configurations,
+        "configuration_median_ape": round(evaluation.configuration_median_ape, 3),
+        "configuration_p90_ape": round(evaluation.configuration_p90_ape, 3),
         "left_out_reasons": [
             {"reason": reason, "rows": len(logs), "logs": [_label(log) for log in logs]}
             for reason, logs in evaluation.left_out.items()

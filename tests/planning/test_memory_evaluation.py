@@ -38,6 +38,15 @@ def test_logits_that_several_gpus_gather_are_counted() -> None:
         assert abs(each.error_percent) < 0.5, each.log
 
 
+def test_repeats_of_a_configuration_count_once() -> None:
+    evaluation = evaluate_logs()
+    worst = max(evaluation.predictions, key=lambda each: abs(each.error_percent))
+    repeated = replace(evaluation, predictions=(*evaluation.predictions, *[worst] * 100))
+    assert repeated.median_ape > 50
+    assert repeated.configurations == evaluation.configurations < len(evaluation.predictions)
+    assert repeated.configuration_median_ape == evaluation.configuration_median_ape
+
+
 def test_rows_are_left_out_for_general_reasons_only() -> None:
     evaluation = evaluate_logs()
     assert set(evaluation.left_out) <= {
@@ -106,6 +115,8 @@ def test_the_command_gives_the_keys_of_the_contract(capsys: pytest.CaptureFixtur
     data = json.loads(capsys.readouterr().out)
     assert data["rows"] == len(data["predictions"])
     assert data["median_ape"] <= data["p90_ape"]
+    assert len({(row["model"], row["gpu"], row["gpu_count"]) for row in data["predictions"]}) == data["configurations"]
+    assert data["configuration_median_ape"] <= data["configuration_p90_ape"]
     assert data["left_out"] == sum(reason["rows"] for reason in data["left_out_reasons"])
     assert main(["evaluate", "--kv-cache-logs", str(LOGS)]) == 0
     assert "Left out" in capsys.readouterr().out
