@@ -4,13 +4,17 @@ out of the repository, gave smaller errors.
 
 import csv
 import json
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from planning import memory
 from planning.__main__ import main
-from planning.facts.measurements import kv_cache_logs
+from planning.facts.logged_models import shape_name
+from planning.facts.measurements import KvCacheLog, kv_cache_logs
 from planning.facts.table import DATA
 from planning.memory import gpu_name, visible_gib_named
 from planning.memory_evaluation import LogPrediction, evaluate_logs, predict, vllm_version
@@ -36,6 +40,51 @@ def test_logits_that_several_gpus_gather_are_counted() -> None:
     assert len(judged) >= 7
     for each in judged:
         assert abs(each.error_percent) < 0.5, each.log
+
+
+#: Constants that were fitted to these logs, with the values that each may take. The others stay as they are: visible
+#: memory is what torch reports, padding and copies of hidden states were read from other columns.
+FITTED = {
+    "_SORTING_COPIES": (9.1, 9.4, 9.7, 10.0),
+    "_LOGITS_COPIES": (3.5, 4.0, 4.5, 5.0),
+    "_GATHERED_LOGITS_COPIES": (1.5, 2.0, 2.5, 3.0),
+    "_EXPERT_WORKSPACE_COPIES": (1.0, 1.5, 1.9, 2.3),
+    "_NVLINK_GIB_PER_DOUBLING": (0.1, 0.2, 0.3, 0.4),
+    "_NCCL_GIB": (0.0, 0.12, 0.25, 0.5),
+    "NON_TORCH_GIB": (0.08, 0.13, 0.2),
+    "_CUDA_GRAPHS_GIB": (0.3, 0.45, 0.6, 0.75),
+    "_CUDA_GRAPHS_GIB_PER_PEER": (0.1, 0.14, 0.18),
+}
+
+
+def test_models_that_the_constants_were_not_fitted_to_are_predicted_within_the_contract(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_model: dict[str, list[KvCacheLog]] = {}
+    for each in evaluate_logs().predictions:
+        by_model.setdefault(shape_name(each.log.model), []).append(each.log)
+
+    def errors(logs: Iterable[KvCacheLog]) -> list[float]:
+        return [abs(each.error_percent) for each in map(predict, logs) if isinstance(each, LogPrediction)]
+
+    def score(logs: Sequence[KvCacheLog], name: str, value: float) -> float:
+        monkeypatch.setattr(memory, name, value)
+        # Cut, so that the logs that no constant explains do not steer.
+        return sum(min(error, 20) for error in errors(logs))
+
+    left_out: list[float] = []
+    for name, own in by_model.items():
+        others = [log for other, logs in by_model.items() if other != name for log in logs]
+        for constant, values in FITTED.items():
+            monkeypatch.setattr(memory, constant, values[0])
+        for constant, values in [*FITTED.items()] * 2:
+            best = min(values, key=lambda value, constant=constant: score(others, constant, value))
+            monkeypatch.setattr(memory, constant, best)
+        left_out += errors(own)
+    assert len(by_model) >= 24
+    # 1.2 % and 6.8 %. Which terms there are was still decided with every model in sight: that it does not leave out.
+    assert statistics.median(left_out) <= 1.5
+    assert statistics.quantiles(left_out, n=10, method="inclusive")[8] <= 8
 
 
 def test_repeats_of_a_configuration_count_once() -> None:
