@@ -53,6 +53,10 @@ _SMALL_STEP = 2048
 _LARGE_GPU_GIB = 70
 
 
+#: Tensor parallelism ends at a rack (GB200 NVL72); anything above is a mistake.
+_MOST_GPUS = 72
+
+
 @dataclass(frozen=True, slots=True)
 class LogPrediction:
     """One log, predicted."""
@@ -151,6 +155,10 @@ def predict(log: KvCacheLog) -> LogPrediction | str:
         return "no KV cache size logged"
     if log.gpu_memory_utilization is None:
         return "utilization not logged"
+    if not 0 < log.gpu_memory_utilization <= 1:
+        return "utilization is no share"
+    if not 1 <= log.gpu_count <= _MOST_GPUS:
+        return "number of GPUs is none that a replica has"
     visible = log.gpu_memory_gib_reported or visible_gib_named(log.gpu)
     if visible is None:
         return "memory of the GPU neither logged nor known"

@@ -187,3 +187,17 @@ def test_files_that_cannot_be_evaluated_are_errors(tmp_path: Path, capsys: pytes
                 csv.writer(file).writerows(lines)
         assert main(["evaluate", "--kv-cache-logs", str(path)]) == 2
         assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"gpu_memory_utilization": 90.0}, "utilization is no share"),
+        ({"gpu_memory_utilization": 0.0}, "utilization is no share"),
+        ({"gpu_count": 0}, "number of GPUs is none that a replica has"),
+        ({"gpu_count": 10**9}, "number of GPUs is none that a replica has"),
+    ],
+)
+def test_figures_that_no_start_can_have_are_a_reason(change: dict[str, float], reason: str) -> None:
+    log = next(one for one in kv_cache_logs() if isinstance(predict(one), LogPrediction))
+    assert predict(replace(log, **change)) == reason  # pyrefly: ignore
