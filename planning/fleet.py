@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S
+from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, vllm_cold_start
 from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
 from planning.month import ReplicaMonth, ScalingRule, replica_month
@@ -113,6 +113,9 @@ class MixedMonth:
     usd: float
 
 
+#: No replica on GPUs starts faster than one without weights.
+_LEAST_START_S = vllm_cold_start(0.0).total_s
+
 #: Of fleets that differ by less than this share, the one that loses less quality.
 _WORTH_A_LOOK = 0.998
 
@@ -147,7 +150,7 @@ class TierFleet:
         self._months: dict[tuple[ScalingRule, float], ReplicaMonth] = {}
         self._chosen: dict[tuple[Policy, frozenset[str] | None], Fleet | None] = {}
         self._fleets: dict[tuple[Option, Policy, Uncertainty, bool | None], Fleet] = {}
-        self._idle_hours: dict[int, float] = {}
+        self._idle_hours: dict[tuple[int, float], float] = {}
         self._mean_requests_per_second = sum(self.requests_per_hour) / len(self.requests_per_hour) / 3600
         self._peak_requests_per_second = max(self.requests_per_hour) * shape.peak_within_hour / 3600
 
@@ -199,7 +202,8 @@ class TierFleet:
                 borrowed = fleet if borrowed is None else min(borrowed, fleet, key=_order)
             if tuned and way.gpu is not None:
                 # The engine's defaults carry no more, but admit more than tuned limits: the pool may be wider.
-                wait(bound / _TUNING_STEP, way, tuned=False)
+                most = option.load.requests_per_second * _TUNING_STEP
+                wait(self.least_usd(way, most, policy), way, tuned=False)
         return best or borrowed
 
     def rivals(self, choice: Fleet, policy: Policy, methods: frozenset[str], places: int) -> list[Fleet]:
@@ -417,12 +421,14 @@ class TierFleet:
             replicas = max(replicas, self._peak_requests_per_second / requests_per_second)
         if kept.maximum is not None:
             replicas = min(replicas, kept.maximum)
-        hours = max(replicas * HOURS_PER_MONTH, self._least_hours(minimum))
+        hours = max(replicas * HOURS_PER_MONTH, self._least_hours(minimum, _LEAST_START_S if way.gpu else 0.0))
         return hours * (least + self._costs.volumes.usd_per_hour(BESIDE_NVME))
 
-    def _least_hours(self, minimum: int) -> float:
-        """Node hours of replicas that carry any load, start at once and go as soon as any rule lets them."""
-        if minimum not in self._idle_hours:
+    def _least_hours(self, minimum: int, start_s: float) -> float:
+        """Node hours of replicas that carry any load, start as fast as this and go as soon as any rule lets them."""
+        key = (minimum, start_s)
+        if key not in self._idle_hours:
+            cooldown_s = self._costs.cooldown_s
             ideal = ScalingRule(
                 requests_per_second_per_replica=math.inf,
                 peak_within_hour=1.0,
@@ -430,14 +436,14 @@ class TierFleet:
                 working_hours=max(minimum, self.availability.working_hours),
                 follows_load=True,
                 may_sleep=minimum == 0,
-                cold_start_s=0.0,
-                cooldown_s=LEAST_COOLDOWN_S if self._costs.cooldown_s is None else self._costs.cooldown_s,
+                cold_start_s=start_s,
+                cooldown_s=max(LEAST_COOLDOWN_S, 1.5 * start_s) if cooldown_s is None else cooldown_s,
                 node_idle_s=self._costs.node_idle_s,
             )
             hours = replica_month(self.requests_per_hour, self._working, ideal).node_hours
             # A tier that may sleep stays awake where that is cheaper.
-            self._idle_hours[minimum] = hours if minimum else min(hours, HOURS_PER_MONTH)
-        return self._idle_hours[minimum]
+            self._idle_hours[key] = hours if minimum else min(hours, HOURS_PER_MONTH)
+        return self._idle_hours[key]
 
 
 def _first_usd_per_hour(pool: Sequence[Offering], policy: Policy) -> float:

@@ -269,6 +269,8 @@ class Survey:
                 else:
                     misses.append(way)
         self.ways = tuple(ways)
+        on_cpus = sorted((way for way in ways if way.gpu is None), key=lambda way: way.offerings[0].instance.vcpu)
+        self._fastest = {(way.checkpoint, way.place): way for way in on_cpus}
         self.impossible = tuple(misses)
         """What no software or node here runs."""
 
@@ -280,10 +282,17 @@ class Survey:
         key = (way, tuned or way.gpu is None)
         if key not in self._found:
             if way.gpu is None:
-                self._found[key] = _cpu_option(self._demand, way)
+                self._found[key] = self._on_cpu(way)
             else:
                 self._found[key] = _gpu_option(self._demand, way, way.gpu, tuned=tuned)
         return self._found[key]
+
+    def _on_cpu(self, way: Way) -> Option | Miss:
+        """Of a family, the node with the most threads is the fastest: where it misses, the smaller ones do too."""
+        fastest = self._fastest[way.checkpoint, way.place]
+        if way is not fastest and isinstance(missed := self.look(fastest), Miss):
+            return replace(missed, label=way.label, reason=f"{fastest.offerings[0].instance.name} has {missed.reason}")
+        return _cpu_option(self._demand, way)
 
     def options(self, *, tuned: bool = True) -> tuple[Option, ...]:
         """Every way that meets the target."""
@@ -447,6 +456,10 @@ def _vllm_limits(
     if not memory.fits:
         return Miss(label, memory.reason)
 
+    fastest = LoadModel(speed, demand.workload, choices[-1])
+    if not fastest.carries(0.0, demand.target, MOST_MAX_NUM_SEQS):
+        return _too_slow(label, fastest, demand.target, memory)
+
     def room(max_num_seqs: int, batched_tokens: int) -> int:
         memory = _fit(demand, checkpoint, default, gpu, max_num_seqs, batched_tokens)
         return _sequences(demand, memory, speed) if memory.fits else 0
@@ -472,7 +485,7 @@ def _vllm_limits(
                 break
     if best is not None:
         return best
-    return _too_slow(label, LoadModel(speed, demand.workload, choices[-1]), demand.target, memory)
+    return _too_slow(label, fastest, demand.target, memory)
 
 
 def _most_sequences(room: Callable[[int], int]) -> int:
