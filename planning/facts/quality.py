@@ -111,7 +111,7 @@ def method_loss(params_billion: float, method: str) -> QualityLoss:
     floor = max((method_loss(params_billion, one) for one in more_bits), key=lambda loss: loss.percent, default=own)
     if own.percent >= floor.percent:
         return own
-    return QualityLoss(floor.percent, f"{method} as much as more bits: {floor.source}")
+    return QualityLoss(floor.percent, f"{method} counts no better than {floor.source}")
 
 
 def _place(method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -139,8 +139,10 @@ def _tiers(console: Console, plan: Plan) -> None:
     console.print(table)
     _wrapped(
         console,
-        "Latencies are 95th percentiles of one replica at its largest rate (req/s), projected. $/M tokens: compute "
-        "over input and output tokens at this stack's load; full: with every replica at its largest rate all the time.",
+        "Latencies are 95th percentiles of one replica at its largest rate (req/s), projected, of the engine: network "
+        "and HTTP come on top. $/M tokens: compute over input and output tokens at this stack's load; full: with every "
+        "replica at its largest rate all the time."
+        + (" Replicas with p prefill, those with d decode." if any(tier.disaggregation for tier in plan.tiers) else ""),
         style="dim",
     )
     for tier in plan.tiers:
