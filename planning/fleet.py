@@ -261,8 +261,7 @@ class TierFleet:
                 option = self.survey.look(ways[label], tuned=policy.tuned)
                 del kinds[label]
                 if isinstance(option, Option):
-                    fleet = self.fleet(option, policy)
-                    kinds[label] = Kind(label, option.load.requests_per_second, fleet.usd_per_hour)
+                    kinds[label] = self.kind(self.fleet(option, policy))
             known |= unknown
         usd = self._mixed_usd(mix, choice)
         return MixedMonth(mix, usd) if len(mix.replicas) > 1 and usd < _WORTH_SAYING * choice.usd else None
@@ -338,9 +337,7 @@ class TierFleet:
         own = sorted(option.offerings, key=lambda offering: offering.on_demand_usd_per_hour)
         if not policy.spot:
             return (own[0],)
-        kept = max(1, rule.minimum)
-        # While the minimum carries the peak, a member need only carry its share of it.
-        needed = min(rule.requests_per_second_per_replica, self._peak_requests_per_second / kept)
+        needed = self._needed(rule)
         key = (option, round(needed * 1e6))
         if key not in self._pools:
             members = list(own)
@@ -365,6 +362,18 @@ class TierFleet:
             if fallback in pool or (pool and not (policy.on_demand_fallback or rule.minimum))
             else (*pool, fallback)
         )
+
+    def _needed(self, rule: ScalingRule) -> float:
+        """What every member of a pool carries: while the minimum carries the peak, its share of that is enough."""
+        return min(rule.requests_per_second_per_replica, self._peak_requests_per_second / max(1, rule.minimum))
+
+    def kind(self, fleet: Fleet) -> Kind:
+        """A fleet's replica as a mix may count on it: at the price of its pool, with the rate of any node in it."""
+        option = fleet.option
+        own = all(member in option.offerings for member in fleet.pool)
+        # Without requests any node carries them all.
+        rate = option.load.requests_per_second if own else self._needed(fleet.rule) or option.load.requests_per_second
+        return Kind(option.label, rate, fleet.usd_per_hour)
 
     def _rule(self, option: Option, policy: Policy, cost_factor: float) -> ScalingRule:
         kept = self.availability

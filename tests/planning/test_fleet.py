@@ -180,8 +180,7 @@ def test_fleet_or_reported_mix_is_never_above_melange_on_the_same_profiles(tier:
     choice = tier.choose(POLICY)
     if choice is None:
         return
-    fleets = [tier.fleet(option, POLICY) for option in tier.survey.options()]
-    kinds = [Kind(fleet.option.label, fleet.option.load.requests_per_second, fleet.usd_per_hour) for fleet in fleets]
+    kinds = [tier.kind(tier.fleet(option, POLICY)) for option in tier.survey.options()]
     peak = max(tier.requests_per_hour) * PEAK_WITHIN_HOUR / 3600
     static = 730 * melange(kinds, peak, tier.availability.minimum)
     mixed = tier.mix(choice, POLICY)
