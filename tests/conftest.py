@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 
-# A shared machine is slow at times: that is no property of the code.
-hypothesis.settings.register_profile("here", deadline=None)
-hypothesis.settings.load_profile("here")
+# A shared machine is slow at times: that is no property of the code. Every run has the same examples: a change
+# is judged by what it changed; HYPOTHESIS_PROFILE=explore looks for new ones.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 pytest.register_assert_rewrite("tests.harness")
 
 from tests import harness  # noqa: E402 (after the rewrite is registered)
