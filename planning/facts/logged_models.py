@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
-from planning.facts.models import Architecture
+from planning.facts.models import DETAIL_COLUMNS, Architecture, read_details
 from planning.facts.table import DATA, Row, read_table
 
 #: Parts of a repository's name that say nothing about the shape of the model: who tuned it, when, in which format.
@@ -44,65 +45,19 @@ def shape_name(name: str) -> str:
 
 
 _COLUMNS = (
+    *DETAIL_COLUMNS,
     "names",
-    "params_billion",
-    "active_params_billion",
-    "layers",
-    "hidden_size",
-    "attention_heads",
-    "kv_heads",
-    "head_dim",
-    "vocab_size",
-    "tied_embeddings",
-    "experts",
-    "experts_per_token",
-    "sliding_window",
-    "global_attention_layers",
-    "max_context",
-    "kv_bytes_per_token_bf16",
     "global_kv_bytes_per_token_bf16",
     "uses_latent_attention",
     "state_bytes_per_sequence",
-    "intermediate_size",
-    "routed_billion",
-    "unquantised_billion",
-    "replicated_billion",
-    "image_token_values",
-    "encoder_values",
-    "source",
 )
 
 
 def _logged_model(row: Row) -> tuple[tuple[str, ...], Architecture]:
     names = tuple(row.name("names").split("|"))
-    return names, Architecture(
-        model_id=names[0],
-        params_billion=row.number("params_billion"),
-        active_params_billion=row.number("active_params_billion"),
-        layers=row.integer("layers"),
-        hidden_size=row.integer("hidden_size"),
-        attention_heads=row.integer("attention_heads"),
-        kv_heads=row.integer("kv_heads"),
-        head_dim=row.integer("head_dim"),
-        vocab_size=row.integer("vocab_size"),
-        tied_embeddings=row.yes("tied_embeddings"),
-        experts=row.integer("experts"),
-        experts_per_token=row.integer("experts_per_token"),
-        sliding_window=row.optional(row.integer, "sliding_window"),
-        global_attention_layers=row.integer("global_attention_layers"),
-        max_context=row.integer("max_context"),
-        license="",
-        gated=False,
-        kv_bytes_per_token_bf16=row.integer("kv_bytes_per_token_bf16"),
-        source=row.name("source"),
-        notes="",
+    return names, replace(
+        read_details(row, names[0]),
         uses_latent_attention=row.yes("uses_latent_attention"),
         global_kv_bytes_per_token_bf16=row.integer("global_kv_bytes_per_token_bf16"),
         state_bytes_per_sequence=row.integer("state_bytes_per_sequence"),
-        intermediate_size=row.integer("intermediate_size"),
-        routed_billion=row.number("routed_billion"),
-        unquantised_billion=row.number("unquantised_billion"),
-        replicated_billion=row.number("replicated_billion"),
-        image_token_values=row.integer("image_token_values"),
-        encoder_values=row.integer("encoder_values"),
     )

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from planning.facts.models import Architecture, kv_bytes_per_token, model
+from planning.facts.models import SHAPE_COLUMNS, Architecture, model, read_shape
 from planning.facts.table import DATA, Row, read_table
 
 
@@ -147,22 +147,7 @@ _MEASUREMENT_COLUMNS = (
     "source_date",
     "notes",
 )
-_ARCHITECTURE_COLUMNS = (
-    "measured_name",
-    "model_id",
-    "params_billion",
-    "active_params_billion",
-    "layers",
-    "hidden_size",
-    "attention_heads",
-    "kv_heads",
-    "head_dim",
-    "vocab_size",
-    "tied_embeddings",
-    "experts",
-    "experts_per_token",
-    "source",
-)
+_ARCHITECTURE_COLUMNS = (*SHAPE_COLUMNS, "measured_name", "model_id")
 _LOG_COLUMNS = (
     "model",
     "quantization",
@@ -215,29 +200,7 @@ def _measured_architecture(row: Row) -> tuple[str, Architecture]:
     model_id = row.text("model_id")
     if model_id:
         return name, model(model_id)
-    layers, kv_heads, head_dim = row.integer("layers"), row.integer("kv_heads"), row.integer("head_dim")
-    return name, Architecture(
-        model_id=name,
-        params_billion=row.number("params_billion"),
-        active_params_billion=row.number("active_params_billion"),
-        layers=layers,
-        hidden_size=row.integer("hidden_size"),
-        attention_heads=row.integer("attention_heads"),
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        vocab_size=row.integer("vocab_size"),
-        tied_embeddings=row.yes("tied_embeddings"),
-        experts=row.integer("experts"),
-        experts_per_token=row.integer("experts_per_token"),
-        sliding_window=None,
-        global_attention_layers=layers,
-        max_context=0,
-        license="",
-        gated=False,
-        kv_bytes_per_token_bf16=kv_bytes_per_token(layers, kv_heads, head_dim),
-        source=row.name("source"),
-        notes="",
-    )
+    return name, read_shape(row, name)
 
 
 def _log(row: Row) -> KvCacheLog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 
@@ -89,8 +89,8 @@ def model(model_id: str) -> Architecture:
         raise UnknownFact("model", model_id, models()) from None
 
 
-_COLUMNS = (
-    "model_id",
+#: What every table of architectures gives, and what those add that tell sizes of tensors and lengths of windows.
+SHAPE_COLUMNS = (
     "params_billion",
     "active_params_billion",
     "layers",
@@ -98,18 +98,18 @@ _COLUMNS = (
     "attention_heads",
     "kv_heads",
     "head_dim",
-    "max_context",
-    "license",
-    "gated",
-    "source",
     "vocab_size",
-    "kv_bytes_per_token_bf16",
-    "notes",
+    "tied_embeddings",
     "experts",
     "experts_per_token",
-    "tied_embeddings",
+    "source",
+)
+DETAIL_COLUMNS = (
+    *SHAPE_COLUMNS,
     "sliding_window",
     "global_attention_layers",
+    "max_context",
+    "kv_bytes_per_token_bf16",
     "intermediate_size",
     "routed_billion",
     "unquantised_billion",
@@ -117,13 +117,14 @@ _COLUMNS = (
     "image_token_values",
     "encoder_values",
 )
+_COLUMNS = (*DETAIL_COLUMNS, "model_id", "license", "gated", "notes")
 
 
-def _architecture(row: Row) -> Architecture:
+def read_shape(row: Row, model_id: str) -> Architecture:
+    """The architecture of a row with ``SHAPE_COLUMNS``: plain attention in every layer, no context, no licence."""
     layers, kv_heads, head_dim = row.integer("layers"), row.integer("kv_heads"), row.integer("head_dim")
-    kv_bytes = row.integer("kv_bytes_per_token_bf16")
     return Architecture(
-        model_id=row.name("model_id"),
+        model_id=model_id,
         params_billion=row.number("params_billion"),
         active_params_billion=row.number("active_params_billion"),
         layers=layers,
@@ -135,21 +136,43 @@ def _architecture(row: Row) -> Architecture:
         tied_embeddings=row.yes("tied_embeddings"),
         experts=row.integer("experts"),
         experts_per_token=row.integer("experts_per_token"),
+        sliding_window=None,
+        global_attention_layers=layers,
+        max_context=0,
+        license="",
+        gated=False,
+        kv_bytes_per_token_bf16=kv_bytes_per_token(layers, kv_heads, head_dim),
+        source=row.name("source"),
+        notes="",
+    )
+
+
+def read_details(row: Row, model_id: str) -> Architecture:
+    """The architecture of a row with ``DETAIL_COLUMNS``; no licence stated."""
+    return replace(
+        read_shape(row, model_id),
         sliding_window=row.optional(row.integer, "sliding_window"),
         global_attention_layers=row.integer("global_attention_layers"),
         max_context=row.integer("max_context"),
-        license=row.name("license"),
-        gated=_gated(row),
-        kv_bytes_per_token_bf16=kv_bytes,
-        source=row.name("source"),
-        notes=row.text("notes"),
-        uses_latent_attention=kv_bytes != kv_bytes_per_token(layers, kv_heads, head_dim),
+        kv_bytes_per_token_bf16=row.integer("kv_bytes_per_token_bf16"),
         intermediate_size=row.integer("intermediate_size"),
         routed_billion=row.number("routed_billion"),
         unquantised_billion=row.number("unquantised_billion"),
         replicated_billion=row.number("replicated_billion"),
         image_token_values=row.integer("image_token_values"),
         encoder_values=row.integer("encoder_values"),
+    )
+
+
+def _architecture(row: Row) -> Architecture:
+    known = read_details(row, row.name("model_id"))
+    plain = kv_bytes_per_token(known.layers, known.kv_heads, known.head_dim)
+    return replace(
+        known,
+        license=row.name("license"),
+        gated=_gated(row),
+        notes=row.text("notes"),
+        uses_latent_attention=known.kv_bytes_per_token_bf16 != plain,
     )
 
 
