@@ -34,12 +34,17 @@ class MeasuredReplica:
     """Of the row with the nearest lengths: who, with what, when."""
 
 
-def measured_replica(replica: Replica, input_tokens: float, output_tokens: float) -> MeasuredReplica | None:
+def measured_replica(
+    replica: Replica, input_tokens: float, output_tokens: float, kv_cache_dtype: str = "auto"
+) -> MeasuredReplica | None:
     """Measurements of a replica under a current vLLM with lengths within a factor of two; None where there are too few.
+    Those at hand all keep the cache in 16 bit.
 
     How far they are from the user's own replica is the band of ``planning.speed.COST_BAND``: rows of one source agree
     better with each other than with a second source.
     """
+    if kv_cache_dtype != "auto":
+        return None
     near: list[tuple[float, Prediction]] = []
     for one in _judged(replica[0], replica[2]).get(replica, ()):
         given, made = one.row.input_tokens, one.row.output_tokens

@@ -553,7 +553,7 @@ def load_model(option: Option, demand: Demand) -> LoadModel:
     if option.gpu is None or option.vllm is None:
         instance = option.offerings[0].instance
         threads = option.llama_cpp.threads if option.llama_cpp else instance.vcpu
-        speed = cpu_speed(demand.architecture, option.checkpoint, cpus()[instance.family], threads)
+        speed = _cpu_speed(demand.architecture, option.checkpoint, instance.family, threads)
         return LoadModel(speed, demand.workload, LLAMA_CPP_BATCH_TOKENS)
     speed = replica_speed(demand, option.checkpoint, option.gpu, option.gpus)
     return LoadModel(speed, demand.workload, option.vllm.max_num_batched_tokens)
@@ -618,10 +618,9 @@ def replica_speed(demand: Demand, checkpoint: Checkpoint, gpu: Gpu, count: int) 
 
 def measured_speed(demand: Demand, checkpoint: Checkpoint, gpu: Gpu, count: int) -> MeasuredReplica | None:
     """Published measurements of the very replica at the demand's lengths; None where there are none."""
-    if demand.kv_cache_dtype != "auto":
-        return None
     replica = (demand.architecture.model_id, checkpoint.method, gpu.name, count)
-    return measured_replica(replica, demand.workload.input_tokens, demand.workload.output_tokens)
+    workload = demand.workload
+    return measured_replica(replica, workload.input_tokens, workload.output_tokens, demand.kv_cache_dtype)
 
 
 @cache

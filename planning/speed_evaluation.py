@@ -107,9 +107,7 @@ def measured_by(row: Measurement) -> str:
         return measurer[1]
     first, *rest = row.source.split()
     if first in {"github", "HF"} and rest:
-        named = (
-            rest[-1] if rest[0] in {"model", "space"} and len(rest) == 1 else next((w for w in rest if "/" in w), "")
-        )
+        named = next((word for word in rest if "/" in word), "")
         return "/".join(named.split("/")[: 1 if first == "HF" else 2]) or first
     return first.removeprefix("https://").split("/")[0]
 
@@ -123,8 +121,8 @@ def predictions(rows: Sequence[Measurement]) -> tuple[list[Prediction], list[Lef
         if isinstance(subject, str):
             left_out.append(LeftOut(row, subject, None))
             continue
-        reason = subject.contradiction()
         prediction = subject.prediction()
+        reason = subject.contradiction(prediction)
         if reason:
             left_out.append(LeftOut(row, reason, prediction))
         else:
@@ -151,7 +149,7 @@ def leave_one_source_out(judged: Sequence[Prediction]) -> dict[str, list[tuple[P
     if len(sources) < 2:
         raise ValueError("only one source: nothing remains to fit the constants on")
     errors: dict[str, list[tuple[Prediction, float]]] = {}
-    for source in sources:
+    for source in sorted(sources):
         constants = fit_constants([row for row in judged if measured_by(row.row) != source])
         errors |= errors_by_source([row for row in judged if measured_by(row.row) == source], constants)
     return errors
@@ -283,7 +281,7 @@ class _Subject:
         natively = self.tensorrt and self.checkpoint.method in {"fp8", "nvfp4"}
         return "fp8" if natively or self.row.quantization.endswith("+kvfp8") else "auto"
 
-    def contradiction(self) -> str:
+    def contradiction(self, prediction: Prediction) -> str:
         """Why the row's own label cannot be right; empty when it can."""
         row = self.row
         layout = re.search(r"_tp(\d+)(?:_\d+)?_ep(\d+)", row.source)
@@ -291,20 +289,9 @@ class _Subject:
             return "GPUs stated contradict the parallelism of the run's name"
         if weight_bytes(self.architecture, self.checkpoint).total > row.gpu_count * visible_gib(self.gpu) * GIB:
             return "the weights do not fit in the GPUs stated"
-        if self.prediction().error(self._roofline()) < 0:
+        if prediction.error(_roofline(prediction.work)) < 0:
             return "faster than bandwidth or peak rate allow"
         return ""
-
-    def _roofline(self) -> Work:
-        """Seconds per unit when nothing is lost and everything overlaps: only the larger of reading and computing."""
-        work = self.prediction().work
-        # How many experts a batch hits is an expectation, so reading them proves nothing.
-        reads = Work(memory_s=1.0, older_attention_memory_s=1.0)
-        computes = Work(
-            compute_s=1.0, weight_only_compute_s=1.0, expert_compute_s=1.0, weight_only_expert_compute_s=1.0
-        )
-        reading, computing = (sum(a * b for a, b in zip(work, one, strict=True)) for one in (reads, computes))
-        return reads if reading > computing else computes
 
     def batch(self) -> float:
         """Sequences that run at once."""
@@ -374,6 +361,15 @@ class _Subject:
             drain = fixed.times(harmonic).plus(slope.times(batch)).times(answer)
         work = prefill.times(max(batch, requests)).plus(waves).plus(drain)
         return Prediction(row, work, max(batch, requests) * answer, engine, rate)
+
+
+def _roofline(work: Work) -> Work:
+    """Seconds per unit when nothing is lost and everything overlaps: only the larger of reading and computing."""
+    # How many experts a batch hits is an expectation, so reading them proves nothing.
+    reads = Work(memory_s=1.0, older_attention_memory_s=1.0)
+    computes = Work(compute_s=1.0, weight_only_compute_s=1.0, expert_compute_s=1.0, weight_only_expert_compute_s=1.0)
+    reading, computing = (sum(a * b for a, b in zip(work, one, strict=True)) for one in (reads, computes))
+    return reads if reading > computing else computes
 
 
 def architecture_of(row: Measurement) -> Architecture | None:

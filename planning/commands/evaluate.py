@@ -125,18 +125,7 @@ def _tables(
         key=lambda line: -line[1].rows,
     )
     columns = [("source", "left"), *((name, "right") for name in ("rows", "median %", "p90 %", "in 2x %", "bias %"))]
-    cells = [
-        (
-            name,
-            f"{one.rows:,}",
-            f"{one.median_ape:.1f}",
-            f"{one.p90_ape:.1f}",
-            f"{one.within_2x:.0f}",
-            f"{one.bias:+.0f}",
-        )
-        for name, one in lines
-        if one
-    ]
+    cells = [(name, f"{one.rows:,}", *_figures(one)) for name, one in lines if one]
     headline = f"{len(judged):,} of {len(judged) + len(left_out):,} rows, error of predicted against measured speed" + (
         f"; {order:.1f} % of pairs of GPU choices in the right order" if order is not None else ""
     )

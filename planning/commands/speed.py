@@ -77,10 +77,8 @@ def run(arguments: argparse.Namespace) -> str:
     gpu = gpu_named(arguments.gpu)
     checkpoint, memory = _fitting(arguments, architecture)
     speed = gpu_speed(architecture, checkpoint, gpu, arguments.gpus, arguments.kv_cache_dtype)
-    measured = None
-    if arguments.kv_cache_dtype == "auto":
-        replica = (architecture.model_id, checkpoint.method, gpu.name, arguments.gpus)
-        measured = measured_replica(replica, arguments.input_tokens, arguments.output_tokens)
+    replica = (architecture.model_id, checkpoint.method, gpu.name, arguments.gpus)
+    measured = measured_replica(replica, arguments.input_tokens, arguments.output_tokens, arguments.kv_cache_dtype)
     if measured:
         speed = speed.slower(measured.time_factor)
     rows = [_row(arguments, speed, memory, batch) for batch in arguments.batch]
