@@ -118,9 +118,9 @@ def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[
             "restoreToOriginalReplicaCount": False,
             "horizontalPodAutoscalerConfig": {
                 "behavior": {
-                    # What the router would still queue for is no reason to buy a node. No limit on the steps beside
-                    # it: the load is counted in replicas, so it cannot overshoot while the new ones start.
-                    "scaleUp": {"stabilizationWindowSeconds": timeouts.router_queue_s},
+                    # The load is an average of minutes already, and counted in replicas, so it cannot overshoot while
+                    # the new ones start: no wait and no limit on the steps.
+                    "scaleUp": {"stabilizationWindowSeconds": 0},
                     "scaleDown": {"stabilizationWindowSeconds": min(timeouts.cooldown_s, _LONGEST_WINDOW_S)},
                 }
             },

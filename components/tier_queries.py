@@ -8,6 +8,7 @@ and its ``model_name`` is whatever a client wrote, so neither tells tiers apart.
 from __future__ import annotations
 
 from components.names import SERVING_NAMESPACE, router_service
+from planning.cold_start import LOAD_WINDOW_S
 
 QUEUED = "llm_d_epp_flow_control_queue_size"
 """Requests that the router holds. There is no series before the first request."""
@@ -44,14 +45,28 @@ def queued(tier: str) -> str:
 
 
 def running(tier: str, *, with_queue: bool = False) -> str:
-    """Requests on the tier's replicas, as its router counts them, and with ``with_queue`` those behind them."""
-    return while_router_is_seen(tier, _load(tier, with_queue))
+    """Requests on the tier's replicas, as its router counts them, and with ``with_queue`` those behind them.
+
+    On average over the load window, but 0 as soon as nothing runs: the average must not keep an idle tier awake.
+    """
+    return while_router_is_seen(tier, _mean_load(tier, with_queue))
 
 
 def running_beyond(tier: str, replicas: int, concurrency: float, *, with_queue: bool = False) -> str:
     """Give ``running`` beyond what ``replicas`` that are always there take at ``concurrency`` each."""
-    beyond = f"clamp_min({_load(tier, with_queue)} - {replicas} * {number(concurrency)}, 0)"
+    beyond = f"clamp_min({_mean_load(tier, with_queue)} - {replicas} * {number(concurrency)}, 0)"
     return while_router_is_seen(tier, beyond)
+
+
+def _mean_load(tier: str, with_queue: bool) -> str:
+    load = _load(tier, with_queue)
+    return f"{_mean(load)} * ({load} > bool 0)"
+
+
+def _mean(vector: str) -> str:
+    # The autoscaler looks every 15 s and keeps the most it saw until its window is over. A momentary count would keep
+    # a replica more than the load takes: 4.5 replicas' worth of requests is now and then that of six.
+    return f"avg_over_time(({vector})[{LOAD_WINDOW_S}s:15s])"
 
 
 def _load(tier: str, with_queue: bool) -> str:
@@ -69,11 +84,13 @@ def is_running(tier: str) -> str:
 
 
 def engine_load(tier: str, role: str) -> str:
-    """Requests that run or wait in vLLM's pods of a role, by their own count; 0 when there are no such pods."""
+    """Requests that run or wait in vLLM's pods of a role on average over the load window, by their own count; 0 when
+    there are no such pods.
+    """
     pods = of_engine(tier, role)
     running_there = zero_if_none(f"sum(vllm:num_requests_running{{{pods}}})")
     waiting_there = zero_if_none(f"sum(vllm:num_requests_waiting{{{pods}}})")
-    return f"{running_there} + {waiting_there}"
+    return _mean(f"{running_there} + {waiting_there}")
 
 
 def is_up(tier: str, role: str) -> str:

@@ -25,6 +25,10 @@ ENGINE_S_PER_GB = 1.2
 #: llama.cpp maps the file: start is the download at the node's rate and a few seconds.
 LLAMA_CPP_START_S = 5.0
 
+#: What the autoscaler counts as load: running requests on average over this time. As long as a start takes, about: a
+#: shorter burst is over before a new replica helps, and an average of less is mostly chance.
+LOAD_WINDOW_S = 300
+
 #: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
 SPOT_GRACE_S = 110
 PRE_STOP_S = 15

@@ -12,6 +12,7 @@ import pytest
 from components import tier_queries
 from components.autoscaler import TierAutoscaler, TierAutoscalerArgs
 from components.names import PROMETHEUS_URL
+from planning.cold_start import LOAD_WINDOW_S
 from planning.plan import ReplicaRange, SchedulePlan, TierPlan
 from tests.components.building import stand_in
 from tests.components.plans import FAST, QUALITY, SMALL, SPLIT, TIERS
@@ -157,9 +158,14 @@ def test_a_tier_that_is_all_floor_still_has_a_number_that_kubernetes_takes() -> 
     assert (spec(fixed)["minReplicaCount"], spec(fixed)["maxReplicaCount"]) == (0, 1)
 
 
-def test_a_peak_that_passes_in_the_queue_buys_no_node() -> None:
+def test_a_peak_shorter_than_a_start_buys_no_node_because_the_load_is_an_average() -> None:
+    assert "avg_over_time(" in trigger(spec(FAST), "running")["metadata"]["query"]
+    assert FAST.timeouts.cold_start_s / 2 <= LOAD_WINDOW_S
+
+
+def test_replicas_come_at_once_and_go_when_the_cooldown_is_over() -> None:
     behavior = spec(FAST)["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    assert behavior["scaleUp"] == {"stabilizationWindowSeconds": FAST.timeouts.router_queue_s}
+    assert behavior["scaleUp"] == {"stabilizationWindowSeconds": 0}
     assert behavior["scaleDown"] == {"stabilizationWindowSeconds": FAST.timeouts.cooldown_s}
 
 

@@ -16,27 +16,38 @@ PROMTOOL = shutil.which("promtool")
 
 ROUTER = 'namespace="llm",service="fast-router"'
 Check = tuple[str, float | None]
+SECONDS = range(0, 600, 5)
+"""When the series have values; the queries are asked in the last of them."""
+CONSTANT = f"+0x{len(SECONDS)}"
 
 
 def up(value: int) -> dict[str, str]:
-    return {"series": f'up{{{ROUTER},job="fast-router",pod="a"}}', "values": f"{value}+0x20"}
+    return {"series": f'up{{{ROUTER},job="fast-router",pod="a"}}', "values": f"{value}{CONSTANT}"}
 
 
 def queued(count: int, model: str = "fast") -> dict[str, str]:
     series = f'llm_d_epp_flow_control_queue_size{{{ROUTER},model_name="{model}",inference_pool=""}}'
-    return {"series": series, "values": f"{count}+0x20"}
+    return {"series": series, "values": f"{count}{CONSTANT}"}
 
 
-def running(count: int) -> dict[str, str]:
-    return {"series": f'llm_d_epp_request_running{{{ROUTER},model_name="fast"}}', "values": f"{count}+0x20"}
+def running(count: int, *, before: int | None = None, at_second: int = 0) -> dict[str, str]:
+    """``before`` requests until ``at_second``, ``count`` from then on."""
+    earlier = "" if before is None else f"{before}+0x{at_second // 5 - 1} "
+    return {
+        "series": f'llm_d_epp_request_running{{{ROUTER},model_name="fast"}}',
+        "values": f"{earlier}{count}{CONSTANT}",
+    }
 
 
 OTHER_TIER = {
     "series": 'llm_d_epp_flow_control_queue_size{namespace="llm",service="quality-router",model_name="fast"}',
-    "values": "7+0x20",
+    "values": f"7{CONSTANT}",
 }
 PREFILL = [
-    {"series": f'{metric}{{namespace="llm",tier="split",role="prefill",pod="a"}}', "values": f"{value}+0x20"}
+    {
+        "series": f'{metric}{{namespace="llm",tier="split",role="prefill",pod="a"}}',
+        "values": f"{value}{CONSTANT}",
+    }
     for metric, value in (("up", 1), ("vllm:num_requests_running", 3), ("vllm:num_requests_waiting", 2))
 ]
 
@@ -86,6 +97,14 @@ CASES: dict[str, tuple[list[dict[str, str]], list[Check]]] = {
         [up(1), running(2)],
         [(tier_queries.running("fast", with_queue=True), 2)],
     ),
+    "a burst counts as the load window's mean, and nothing as soon as it is over": (
+        [up(1), running(60, before=20, at_second=450)],
+        [(tier_queries.running("fast"), 40)],
+    ),
+    "what ran a minute ago keeps no tier awake": (
+        [up(1), running(0, before=60, at_second=540)],
+        [(tier_queries.running("fast"), 0)],
+    ),
     "any running request counts as one": ([up(1), running(60)], [(tier_queries.is_running("fast"), 1)]),
     "pods of a role are counted by themselves and read as zero when there are none": (
         PREFILL,
@@ -109,7 +128,7 @@ def test_prometheus_answers(case: str, tmp_path: Path) -> None:
         "promql_expr_test": [
             {
                 "expr": expression,
-                "eval_time": "30s",
+                "eval_time": f"{SECONDS[-1]}s",
                 "exp_samples": [] if value is None else [{"labels": "{}", "value": value}],
             }
             for expression, value in checks
