@@ -12,6 +12,7 @@ import difflib
 import ipaddress
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,13 +178,18 @@ class Traffic(Settings):
     """How much a tier is used, and when."""
 
     requests_per_day: Annotated[NotNegative, Field(le=1e9)]
-    """Mean over the days of a week."""
+    """Mean over the days of a week; with growth, at the start of the month."""
     input_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
     """Mean prompt length, tokens."""
     output_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
     """Mean answer length, tokens."""
     profile: str = "flat"
-    """The shape of the week: ``flat``, ``office-hours``, or the name of a trace in ``planning/facts``."""
+    """The shape of the week: ``flat``, ``office-hours``, ``global``, ``batch-window``, or the name of a trace in
+    ``planning/facts``."""
+    peak_over_mean: Annotated[Positive, Field(ge=1, le=168)] | None = None
+    """Busiest hour of the week over its mean hour, in place of the profile's own."""
+    growth_percent_per_month: Annotated[float, BeforeValidator(_not_boolean), Field(ge=-90, le=900)] = 0.0
+    """How much more is asked at the end of the month than at its start."""
     prefix_hit_rate: Share = 0.0
     """Share of input tokens found in the prefix cache. Saves prefill work only; 0 until measured."""
     burstiness: Annotated[Positive, Field(le=100)] = 1.0
@@ -192,6 +198,12 @@ class Traffic(Settings):
     """Coefficient of variation of prompt lengths: 0 is all alike, 1 exponential. 0.7: Azure's conversations of 2023."""
     output_tokens_cv: Annotated[NotNegative, Field(le=10)] = 1.1
     """Coefficient of variation of answer lengths. 1.1: Azure's conversations of 2023."""
+
+    @property
+    def mean_requests_per_day(self) -> float:
+        """Mean over the days of the month, growth included."""
+        rate = math.log1p(self.growth_percent_per_month / 100)
+        return self.requests_per_day * (math.expm1(rate) / rate if rate else 1.0)
 
 
 class Disaggregation(Settings):

@@ -223,7 +223,7 @@ def api_comparison(
     The break-even follows the planned fleet over more or less traffic of the same shape. Fixed costs stay.
     """
     price, traffic = demand.settings.api_usd_per_million_tokens, demand.settings.traffic
-    requests = traffic.requests_per_day
+    requests = traffic.mean_requests_per_day
     if price is None or not requests:
         return None
     per_request = (traffic.input_tokens * price.input + traffic.output_tokens * price.output) / 1e6
@@ -272,7 +272,7 @@ def with_api(
         if compared.api_usd < compared.own_usd:
             pays = (
                 f"serving it yourself on this fleet pays from {even:,.0f} requests a day, "
-                f"{even / demand.settings.traffic.requests_per_day:.1f} times today's"
+                f"{even / demand.settings.traffic.mean_requests_per_day:.1f} times today's"
                 if even
                 else "on this fleet serving it yourself never pays, at more requests another may: a full replica takes "
                 f"{cost.usd_per_million_tokens_saturated:.3f} USD per million tokens"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -15,7 +14,7 @@ from planning.month import ReplicaMonth, ScalingRule
 from planning.options import Demand, Market, Option
 from planning.root_volume import VolumePrices
 from planning.serving import Target, Workload
-from planning.traffic import Shape
+from planning.traffic import Shape, together
 from settings import Capacity, Scaling, TierSettings
 
 
@@ -54,7 +53,7 @@ class TierDemand:
     @property
     def requests_per_hour(self) -> tuple[float, ...]:
         """Requests of every hour of the shape."""
-        mean = self.settings.traffic.requests_per_day / 24
+        mean = self.settings.traffic.mean_requests_per_day / 24
         return tuple(mean * weight for weight in self.shape.weights)
 
 
@@ -186,10 +185,10 @@ class StackBills:
         tier = largest_tier(tiers)
         settings = tier.settings
         traffic = [member.settings.traffic for member in tiers]
-        requests = sum(part.requests_per_day for part in traffic)
+        requests = sum(part.mean_requests_per_day for part in traffic)
 
         def mean(values: Sequence[float]) -> float:
-            weights = [part.requests_per_day / requests if requests else 1 / len(traffic) for part in traffic]
+            weights = [part.mean_requests_per_day / requests if requests else 1 / len(traffic) for part in traffic]
             return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
         demand = Demand(
@@ -211,9 +210,6 @@ class StackBills:
             gpus=settings.gpus,
             host_memory_gib=settings.disaggregation.kv_store_gib if apart else 0.0,
         )
-        hours = max(len(member.shape.weights) for member in tiers)
-        series = [_tiled(member.requests_per_hour, hours) for member in tiers]
-        shape = replace(tier.shape, peak_within_hour=mean([member.shape.peak_within_hour for member in tiers]))
         return TierFleet(
             demand,
             Availability(
@@ -222,8 +218,8 @@ class StackBills:
                 settings.on_demand_floor,
                 settings.max_replicas if len(tiers) == 1 else None,
             ),
-            [sum(rates) for rates in zip(*series, strict=True)],
-            shape,
+            together([(member.shape, member.settings.traffic) for member in tiers]) if len(tiers) > 1 else tier.shape,
+            requests,
             self.working,
             self.market,
             self._node_costs(),
@@ -245,13 +241,16 @@ class StackBills:
         if loads is None:
             return None
 
-        def month(requests_per_second: float) -> ReplicaMonth:
+        def month(requests_per_second: float, prefill_share: float) -> ReplicaMonth:
             rule: ScalingRule = replace(
-                fleet.rule, requests_per_second_per_replica=requests_per_second / case.cost_factor
+                fleet.rule,
+                requests_per_second_per_replica=requests_per_second / case.cost_factor,
+                prefill_share=prefill_share,
+                bursts=search.shape.bursts(prefill_share),
             )
             return search.month(rule, case.traffic_factor)
 
-        prefill, decode = month(loads.prefill_requests_per_second), month(loads.decode.requests_per_second)
+        prefill, decode = month(loads.prefill_requests_per_second, 1.0), month(loads.decode.requests_per_second, 0.0)
         hours = prefill.node_hours + decode.node_hours
         per_hour = fleet.usd / fleet.month.node_hours if fleet.month.node_hours else 0.0
         return DisaggregatedFleet(loads, prefill, decode, hours * per_hour)
@@ -268,10 +267,6 @@ def unquantised(checkpoints: Sequence[Checkpoint]) -> frozenset[str]:
         return frozenset({"fp16"})
     own = {checkpoint.method for checkpoint in checkpoints if checkpoint.repository == checkpoint.base_model_id}
     return frozenset(own)
-
-
-def _tiled(rates: tuple[float, ...], hours: int) -> tuple[float, ...]:
-    return (rates * math.ceil(hours / len(rates)))[:hours]
 
 
 def methods_of(checkpoints: Sequence[Checkpoint]) -> Mapping[str, tuple[Checkpoint, ...]]:

@@ -15,7 +15,7 @@ from planning.facts.hugging_face import ConfigError, read_config
 from planning.facts.instances import Offering, instance_types, offerings, regions
 from planning.facts.models import Architecture, models
 from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
-from planning.traffic import profile_names, shape
+from planning.traffic import Shape, growing, profile_names, shape, with_peak
 from settings import NAMESPACE, Capacity, Problem, TierSettings, did_you_mean
 
 #: What ``auto`` may lose when the settings do not say: the upper end of the 1 to 3 % that arXiv 2411.02355 (500,000
@@ -57,13 +57,7 @@ def tier_demand(
 ) -> tuple[TierDemand | None, list[Problem]]:
     """Look up everything that a tier names. The demand is None when a name is not there."""
     architecture, known, problems = _model(tier, path)
-    profile = tier.traffic.profile
-    week = None
-    try:
-        week = shape(profile, working)
-    except KeyError:
-        hint = did_you_mean(profile, profile_names())
-        problems.append(Problem(f"{path}.traffic.profile", profile, "is no profile or trace", hint))
+    week = _shape(tier, path, working, problems)
     problems += _gpu_problems(tier, path, offered)
     if architecture is None:
         return None, problems
@@ -96,6 +90,26 @@ def tier_demand(
     if problems or week is None:
         return None, problems
     return TierDemand(tier, architecture, usable, methods, week), []
+
+
+def _shape(tier: TierSettings, path: str, working: Sequence[float], problems: list[Problem]) -> Shape | None:
+    """The hours of the tier's traffic; None with a problem where the profile or its peak is none that can be had."""
+    traffic = tier.traffic
+    try:
+        found = shape(traffic.profile, working)
+    except KeyError:
+        hint = did_you_mean(traffic.profile, profile_names())
+        problems.append(Problem(f"{path}.traffic.profile", traffic.profile, "is no profile or trace", hint))
+        return None
+    if traffic.peak_over_mean is not None:
+        try:
+            found = with_peak(found, traffic.peak_over_mean)
+        except ValueError as error:
+            limit = f"the profile {traffic.profile} cannot have it: {error}"
+            hint = "choose a profile with a peak, for example global or office-hours, or leave it out"
+            problems.append(Problem(f"{path}.traffic.peakOverMean", traffic.peak_over_mean, limit, hint))
+            return None
+    return growing(found, traffic.growth_percent_per_month) if traffic.growth_percent_per_month else found
 
 
 def quality_loss(tier: TierSettings, params_billion: float, checkpoint: Checkpoint) -> QualityLoss:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, vllm_cold_start
+from planning.cold_start import LEAST_COOLDOWN_S, LOAD_WINDOW_S, LONGEST_COOLDOWN_S, vllm_cold_start
 from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
-from planning.month import ReplicaMonth, ScalingRule, replica_month
+from planning.month import ReplicaMonth, ScalingRule, replica_month, scatter
 from planning.options import Demand, Market, Option, Survey, Way, sustains, sustains_on_cpu
 from planning.root_volume import BESIDE_NVME, VolumePrices, root_volume
 from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
@@ -71,6 +71,8 @@ class NodeCosts:
     node_idle_s: float
     cooldown_s: float | None
     """As set; None: chosen by ``TierFleet.cooldown_s``."""
+    load_window_s: float = LOAD_WINDOW_S
+    """Over which the autoscaler averages; infinite: chance moves no replica."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,16 +135,16 @@ class TierFleet:
         self,
         demand: Demand,
         availability: Availability,
-        requests_per_hour: Sequence[float],
         shape: Shape,
+        requests_per_day: float,
         working: Sequence[float],
         market: Market,
         costs: NodeCosts,
     ) -> None:
         self.demand = demand
         self.availability = availability
-        self.requests_per_hour = tuple(requests_per_hour)
-        self._shape = shape
+        self.requests_per_hour = tuple(requests_per_day / 24 * weight for weight in shape.weights)
+        self.shape = shape
         self._working = tuple(working)
         self.market = market
         self._costs = costs
@@ -151,8 +153,25 @@ class TierFleet:
         self._chosen: dict[tuple[Policy, frozenset[str] | None], Fleet | None] = {}
         self._fleets: dict[tuple[Option, Policy, Uncertainty, bool | None], Fleet] = {}
         self._idle_hours: dict[tuple[int, float], float] = {}
-        self._mean_requests_per_second = sum(self.requests_per_hour) / len(self.requests_per_hour) / 3600
-        self._peak_requests_per_second = max(self.requests_per_hour) * shape.peak_within_hour / 3600
+        self._mean_requests_per_second = requests_per_day / 86400
+        # Whatever share of the load follows the prompts, no hour has less than the lower of prompts and answers.
+        lower = max(map(min, shape.prompts, shape.answers))
+        self._least_peak_requests_per_second = self._mean_requests_per_second * lower
+        self._loads: dict[float, tuple[float, ...]] = {}
+
+    def load_per_hour(self, prefill_share: float) -> tuple[float, ...]:
+        """The load of every hour in requests of mean length, where so much of a replica's time goes to prompts."""
+        if prefill_share not in self._loads:
+            mean = self._mean_requests_per_second * 3600
+            self._loads[prefill_share] = tuple(
+                mean * (prefill_share * prompts + (1 - prefill_share) * answers)
+                for prompts, answers in zip(self.shape.prompts, self.shape.answers, strict=True)
+            )
+        return self._loads[prefill_share]
+
+    def peak_requests_per_second(self, rule: ScalingRule) -> float:
+        """The busiest load window of the busiest hour, in requests of mean length."""
+        return max(self.load_per_hour(rule.prefill_share)) * rule.bursts.peak / 3600
 
     @cached_property
     def survey(self) -> Survey:
@@ -240,7 +259,7 @@ class TierFleet:
         price and the largest rate that it could have.
         """
         rule = choice.rule
-        peak = self._peak_requests_per_second
+        peak = self.peak_requests_per_second(rule)
         kept = max(1, rule.minimum, rule.working_hours)
         limit = _WORTH_SAYING * choice.usd_per_hour * max(kept, choice.month.peak_replicas)
         ways = {way.label: way for way in self.survey.ways if methods is None or way.checkpoint.method in methods}
@@ -270,9 +289,10 @@ class TierFleet:
         """The month of a mix whose replicas sleep and wake at no cost, awake as long as those of ``choice``."""
         rule, parts = choice.rule, mix.parts()
         usd = 0.0
-        for hour, (rate, held) in enumerate(zip(self.requests_per_hour, choice.month.by_hour, strict=True)):
+        loads = self.load_per_hour(rule.prefill_share)
+        for hour, (rate, held) in enumerate(zip(loads, choice.month.by_hour, strict=True)):
             keep = rule.working_hours if self._working[hour % HOURS_PER_WEEK] else rule.minimum
-            load = rate * rule.peak_within_hour / 3600 * (1 - 1e-9)
+            load = rate * rule.bursts.peak / 3600 * (1 - 1e-9)
             awake = next(part for part in parts if part.requests_per_second >= load and part.size >= max(1, keep))
             usd += awake.usd_per_hour * min(1.0, held)
         return usd * HOURS_PER_MONTH / len(self.requests_per_hour)
@@ -365,7 +385,7 @@ class TierFleet:
 
     def _needed(self, rule: ScalingRule) -> float:
         """What every member of a pool carries: while the minimum carries the peak, its share of that is enough."""
-        return min(rule.requests_per_second_per_replica, self._peak_requests_per_second / max(1, rule.minimum))
+        return min(rule.requests_per_second_per_replica, self.peak_requests_per_second(rule) / max(1, rule.minimum))
 
     def kind(self, fleet: Fleet) -> Kind:
         """A fleet's replica as a mix may count on it: at the price of its pool, with the rate of any node in it."""
@@ -380,9 +400,11 @@ class TierFleet:
         start = option.cold_start.total_s
         least = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
         may_sleep = least == 0
+        load, cv, window_s = option.load, self.demand.workload.arrival_cv, self._costs.load_window_s
+        # To a tenth, so that options share their hours: it moves an hour's load by a per cent or two at most.
+        prefill_share = round(load.prefill_share, 1)
         return ScalingRule(
-            requests_per_second_per_replica=option.load.requests_per_second / cost_factor,
-            peak_within_hour=self._shape.peak_within_hour,
+            requests_per_second_per_replica=load.requests_per_second / cost_factor,
             minimum=least,
             working_hours=max(least, kept.working_hours),
             follows_load=policy.autoscaling,
@@ -391,6 +413,9 @@ class TierFleet:
             cooldown_s=LEAST_COOLDOWN_S,
             node_idle_s=self._costs.node_idle_s,
             maximum=kept.maximum,
+            bursts=self.shape.bursts(prefill_share),
+            prefill_share=prefill_share,
+            scatter=scatter(cv, load.stay_s, window_s, load.requests_per_second / cost_factor),
         )
 
     def cooldown_s(self, option: Option, usd_per_hour: float) -> float:
@@ -412,8 +437,10 @@ class TierFleet:
         """The hours of a rule on this tier's traffic."""
         key = (rule, traffic_factor)
         if key not in self._months:
-            rates = [rate * traffic_factor for rate in self.requests_per_hour]
-            self._months[key] = replica_month(rates, self._working, rule)
+            requests, loads = self.requests_per_hour, self.load_per_hour(rule.prefill_share)
+            if traffic_factor != 1:
+                requests, loads = ([value * traffic_factor for value in series] for series in (requests, loads))
+            self._months[key] = replica_month(requests, loads, self._working, rule)
         return self._months[key]
 
     def least_usd(self, way: Way, requests_per_second: float, policy: Policy) -> float:
@@ -427,7 +454,7 @@ class TierFleet:
         minimum = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
         replicas = self._mean_requests_per_second / requests_per_second
         if not policy.autoscaling and minimum:
-            replicas = max(replicas, self._peak_requests_per_second / requests_per_second)
+            replicas = max(replicas, self._least_peak_requests_per_second / requests_per_second)
         if kept.maximum is not None:
             replicas = min(replicas, kept.maximum)
         hours = max(replicas * HOURS_PER_MONTH, self._least_hours(minimum, _LEAST_START_S if way.gpu else 0.0))
@@ -440,7 +467,6 @@ class TierFleet:
             cooldown_s = self._costs.cooldown_s
             ideal = ScalingRule(
                 requests_per_second_per_replica=math.inf,
-                peak_within_hour=1.0,
                 minimum=minimum,
                 working_hours=max(minimum, self.availability.working_hours),
                 follows_load=True,
@@ -449,7 +475,7 @@ class TierFleet:
                 cooldown_s=max(LEAST_COOLDOWN_S, 1.5 * start_s) if cooldown_s is None else cooldown_s,
                 node_idle_s=self._costs.node_idle_s,
             )
-            hours = replica_month(self.requests_per_hour, self._working, ideal).node_hours
+            hours = replica_month(self.requests_per_hour, self.requests_per_hour, self._working, ideal).node_hours
             # A tier that may sleep stays awake where that is cheaper.
             self._idle_hours[key] = hours if minimum else min(hours, HOURS_PER_MONTH)
         return self._idle_hours[key]

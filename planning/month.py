@@ -10,7 +10,41 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planning.traffic import HOURS_PER_MONTH
+from planning.cold_start import LOAD_WINDOW_S
+from planning.traffic import HOURS_PER_MONTH, STEADY, Bursts
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """What random arrivals leave in the load that the autoscaler reads: the mean number running over the load window,
+    in replicas.
+    """
+
+    variance: float
+    """For every replica of load."""
+    crossings: float
+    """Times in a load window that it goes up through its mean level, over the normal density there."""
+
+
+def scatter(arrival_cv: float, stay_s: float, load_window_s: float, requests_per_second: float) -> Scatter:
+    """Of a replica that is full at ``requests_per_second``, each of which stays for ``stay_s`` on average.
+
+    The number running varies as in a queue with servers for all: by its mean for Poisson arrivals, by the mean of that
+    and of the squared variation for bursts. It forgets itself exponentially within a stay, so its mean over a window
+    varies less. That goes up through a level as often as Rice's formula says (1944), less what no look sees.
+    """
+    if math.isinf(load_window_s) or not requests_per_second:
+        return NO_SCATTER
+    stays = load_window_s / stay_s
+    left = 2 / stays * (1 + math.expm1(-stays) / stays)
+    crossings = (math.pi * left / -math.expm1(-stays) + _BETWEEN_LOOKS) ** -0.5
+    return Scatter(left * (1 + arrival_cv**2) / 2 / (requests_per_second * stay_s), crossings)
+
+
+NO_SCATTER = Scatter(0.0, 0.0)
+
+#: For looks every 15 s at a window of 300 s, from simulated means of such counts with stays of 7 to 45 s.
+_BETWEEN_LOOKS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +52,6 @@ class ScalingRule:
     """How replicas follow the load of one deployment."""
 
     requests_per_second_per_replica: float
-    peak_within_hour: float
-    """Replicas are held for the busiest ten minutes of each hour."""
     minimum: int
     """At every hour."""
     working_hours: int
@@ -30,11 +62,16 @@ class ScalingRule:
     """With ``minimum`` 0: no replica while idle and outside working hours. False: at least one at any hour."""
     cold_start_s: float
     cooldown_s: float
-    """Idle time before the last replica goes."""
+    """Idle time before the last replica goes, and time that others stay after the load that they were for."""
     node_idle_s: float
     """Time an empty node is kept."""
     maximum: int | None = None
     """Most replicas; requests beyond them wait."""
+    bursts: Bursts = STEADY
+    """How the load moves within an hour."""
+    prefill_share: float = 0.0
+    """Of a replica's time at its largest rate: how much of the load follows the prompts and not the answers."""
+    scatter: Scatter = NO_SCATTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +80,35 @@ class ReplicaMonth:
 
     node_hours: float
     """All that is paid: serving, starting, idling out."""
-    serving_hours: float
-    """With a replica that answers."""
     starts: float
     """Replicas started, each on a new node."""
     peak_replicas: int
+    """What the busiest load window needs, as far as a maximum allows it."""
     needed_replicas: int
-    """What the busiest hour needs; above ``peak_replicas`` where a maximum holds them back."""
+    """What the busiest load window needs; above ``peak_replicas`` where a maximum holds them back."""
     by_hour: tuple[float, ...]
     """Mean replicas of every hour of the shape."""
 
 
 def replicas_for(requests_per_hour: float, rule: ScalingRule) -> int:
-    """Replicas that carry the busiest ten minutes of an hour; 0 for none."""
-    return math.ceil(requests_per_hour * rule.peak_within_hour / 3600 / rule.requests_per_second_per_replica - 1e-9)
+    """Replicas that carry the busiest load window of an hour with so many requests of mean length; 0 for none."""
+    return math.ceil(requests_per_hour * rule.bursts.peak / 3600 / rule.requests_per_second_per_replica - 1e-9)
 
 
-def replica_month(requests_per_hour: Sequence[float], working: Sequence[float], rule: ScalingRule) -> ReplicaMonth:
+def replica_month(
+    requests_per_hour: Sequence[float], load_per_hour: Sequence[float], working: Sequence[float], rule: ScalingRule
+) -> ReplicaMonth:
     """Run the scaling rule over the hours of a shape and scale the result to a month.
 
-    ``requests_per_hour`` are whole weeks from Monday 00:00, ``working`` the share of working hours in each of a week's
-    168. Hours that are open in part lie between the month in which they are open and the one in which they are not.
+    ``requests_per_hour`` start on Monday 00:00, ``load_per_hour`` counts the same hours in requests of mean length, and
+    ``working`` is the share of working hours in each of a week's 168. Hours that are open in part lie between the month
+    in which they are open and the one in which they are not.
     """
     parts = [share for share in working if 0 < share < 1]
     if not parts:
-        return _whole_hours(requests_per_hour, [share > 0 for share in working], rule)
-    opened = _whole_hours(requests_per_hour, [share > 0 for share in working], rule)
-    closed = _whole_hours(requests_per_hour, [share == 1 for share in working], rule)
+        return _whole_hours(requests_per_hour, load_per_hour, [share > 0 for share in working], rule)
+    opened = _whole_hours(requests_per_hour, load_per_hour, [share > 0 for share in working], rule)
+    closed = _whole_hours(requests_per_hour, load_per_hour, [share == 1 for share in working], rule)
     share = sum(parts) / len(parts)
 
     def between(more: float, less: float) -> float:
@@ -77,7 +116,6 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[float], 
 
     return ReplicaMonth(
         node_hours=between(opened.node_hours, closed.node_hours),
-        serving_hours=between(opened.serving_hours, closed.serving_hours),
         starts=between(opened.starts, closed.starts),
         peak_replicas=opened.peak_replicas,
         needed_replicas=opened.needed_replicas,
@@ -85,30 +123,32 @@ def replica_month(requests_per_hour: Sequence[float], working: Sequence[float], 
     )
 
 
-def _whole_hours(requests_per_hour: Sequence[float], working: Sequence[bool], rule: ScalingRule) -> ReplicaMonth:
-    busiest = replicas_for(max(requests_per_hour), rule)
+def _whole_hours(
+    requests_per_hour: Sequence[float], load_per_hour: Sequence[float], working: Sequence[bool], rule: ScalingRule
+) -> ReplicaMonth:
+    hours = len(requests_per_hour)
+    busiest = replicas_for(max(load_per_hour), rule)
     most = busiest if rule.maximum is None else rule.maximum
     least = 0 if rule.may_sleep else 1
     in_hours, outside = max(least, rule.working_hours), max(least, rule.minimum)
     week = [in_hours if is_working else outside for is_working in working]
-    kept = week * (len(requests_per_hour) // len(week))
+    kept = (week * -(-hours // len(week)))[:hours]
     peak = max(min(busiest, most), rule.minimum, rule.working_hours, least)
-    if not rule.follows_load:
-        wanted = [peak] * len(kept)
-    elif busiest <= 1:
-        wanted = [min(most, 1) if rate > 0 else 0 for rate in requests_per_hour]
-    else:
-        ceil, per_replica = math.ceil, 3600 * rule.requests_per_second_per_replica / rule.peak_within_hour
-        wanted = [ceil(rate / per_replica - 1e-9) for rate in requests_per_hour]
-        if most < busiest:
-            wanted = [min(count, most) for count in wanted]
+    wanted, chance = [float(peak)] * hours, 0.0
+    if rule.follows_load:
+        levels = _Levels(rule, load_per_hour)
+        known: dict[tuple[float, int], tuple[float, float]] = {}
+        for hour, key in enumerate(zip(levels.rounded(load_per_hour), kept, strict=True)):
+            if key not in known:
+                known[key] = levels.of(key[0], key[1] or 1)
+            wanted[hour], starts = known[key]
+            chance += starts
     month = _sleeping_month if 0 in week else _awake_month
     held, starts, waiting_hours = month(requests_per_hour, wanted, kept, rule)
-    per_month = HOURS_PER_MONTH / len(requests_per_hour)
-    serving = sum(held) * per_month
+    starts, waiting_hours = starts + chance, waiting_hours + chance * rule.node_idle_s / 3600
+    per_month = HOURS_PER_MONTH / hours
     return ReplicaMonth(
-        node_hours=serving + waiting_hours * per_month,
-        serving_hours=serving,
+        node_hours=(sum(held) + waiting_hours) * per_month,
         starts=starts * per_month,
         peak_replicas=peak,
         needed_replicas=busiest,
@@ -116,19 +156,100 @@ def _whole_hours(requests_per_hour: Sequence[float], working: Sequence[bool], ru
     )
 
 
-def _awake_month(
-    _: Sequence[float], wanted: list[int], kept: list[int], rule: ScalingRule
-) -> tuple[list[float], float, float]:
-    """Mean replicas of each hour, starts, and hours of nodes that do not serve, where some replica is always kept.
+class _Levels:
+    """Replicas that the autoscaler holds at a steady load: the most that any look of its window asked for.
 
-    A step up starts replicas on new nodes; each costs its start, and its idling out later. A step down comes when the
-    stabilisation window is over.
+    The load moves with the traffic's bursts and by chance. A burst is longer than a load window, so chance is what
+    comes on top of the busiest one, while that lasts.
+    """
+
+    def __init__(self, rule: ScalingRule, load_per_hour: Sequence[float]) -> None:
+        self._rule = rule
+        self._most = math.inf if rule.maximum is None else rule.maximum
+        self._steady, self._busiest = len(set(load_per_hour)) == 1, max(load_per_hour)
+        window_s, bursts = 3600 * _window_hours(rule), rule.bursts
+        self._burst = bursts.held(window_s)
+        # The busiest moment of a whole period is no matter of luck, that of a part is.
+        luck = math.sqrt(max(0.0, 1 - window_s / bursts.period_s))
+        self._burst_spread = luck * bursts.deviation * _spread_of_largest(1 + window_s / bursts.lasts_s)
+        # Where hours differ, the luck of one makes up for that of another.
+        self._points = _NORMAL_POINTS if self._burst_spread and self._steady else ((0.0, 1.0),)
+        self._looks = (min(window_s, bursts.lasts_s) if bursts.peak > 1 else window_s) / LOAD_WINDOW_S
+
+    def rounded(self, load_per_hour: Sequence[float]) -> Sequence[float]:
+        """Loads to a hundredth of the busiest hour's, where chance blurs more than that: hours then share a level."""
+        if self._steady or not self._rule.scatter.variance or not self._busiest:
+            return load_per_hour
+        step = self._busiest / 100
+        return [math.ceil(load / step - 0.5) * step for load in load_per_hour]
+
+    def of(self, load_per_hour: float, kept: int) -> tuple[float, float]:
+        """Mean replicas held, at least those kept in any case, and how many come and go by chance in an hour.
+
+        0 where there is no load.
+        """
+        load = load_per_hour / 3600 / self._rule.requests_per_second_per_replica
+        mean = starts = 0.0
+        for deviations, weight in self._points if load > 0 else ():
+            burst = max(1.0, self._burst + deviations * self._burst_spread)
+            count, started = self._by_chance(load * burst, kept)
+            mean, starts = mean + weight * count, starts + weight * started
+        return mean, starts
+
+    def _by_chance(self, load: float, kept: int) -> tuple[float, float]:
+        """The same where the load is so many replicas but for random arrivals.
+
+        A gamma distribution of the load that is read (Wilson and Hilferty 1931); a level is not passed within a time in
+        which no crossing of it comes, and these come at random.
+        """
+        scatter = self._rule.scatter
+        if not scatter.variance:
+            return float(min(max(kept, math.ceil(load - 1e-9)), self._most)), 0.0
+        shape = load / scatter.variance
+        count = max(kept, math.floor(load * max(0.0, 1 - _FARTHEST / math.sqrt(shape))))
+        mean, starts = float(count), 0.0
+        while count < self._most:
+            above = ((count / load) ** (1 / 3) - (1 - 1 / (9 * shape))) * 3 * math.sqrt(shape)
+            if above > _FARTHEST:
+                break
+            # What lies further below is as good as never there.
+            below = math.erfc(-max(above, -_FARTHEST) / math.sqrt(2)) / 2
+            crossings = scatter.crossings * math.exp(-above * above / 2) / math.sqrt(2 * math.pi) / below
+            held_below = below * math.exp(-crossings * self._looks)
+            mean += 1 - held_below
+            starts += held_below * crossings * 3600 / LOAD_WINDOW_S
+            count += 1
+        return min(mean, self._most), starts
+
+
+#: Three points that have a normal distribution's first five moments (Gauss and Hermite), and their weights.
+_NORMAL_POINTS = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
+
+#: Standard deviations beyond which nothing is counted.
+_FARTHEST = 4.5
+
+
+def _spread_of_largest(count: float) -> float:
+    """Standard deviation of the largest of ``count`` normal values, in theirs.
+
+    Within 0.01 of the tables of normal order statistics up to 100 values (Harter 1961): 0.826 of 2, 0.587 of 10.
+    """
+    return 1 / (1 + 0.3 * math.log(count))
+
+
+def _awake_month(
+    _: Sequence[float], wanted: list[float], kept: list[int], rule: ScalingRule
+) -> tuple[list[float], float, float]:
+    """Mean replicas of each hour, starts, and hours of nodes without a replica, where some replica is always kept.
+
+    A step up starts replicas on new nodes, which idle out one day. A step down comes when the stabilisation window is
+    over. A replica counts from its order.
     """
     if max(wanted) <= min(kept) == max(kept):
         return [float(count) for count in kept], 0.0, 0.0
     window = _window_hours(rule)
     held: list[float] = []
-    starts = 0
+    starts = 0.0
     before = max(kept[-1], wanted[-1])
     for count, least in zip(wanted, kept, strict=True):
         after = count if count > least else least
@@ -138,18 +259,19 @@ def _awake_month(
         else:
             held.append(after + window * (before - after))
         before = after
-    return held, float(starts), starts * (rule.cold_start_s + rule.node_idle_s) / 3600
+    return held, starts, starts * rule.node_idle_s / 3600
 
 
 def _sleeping_month(
-    requests_per_hour: Sequence[float], wanted: list[int], kept: list[int], rule: ScalingRule
+    requests_per_hour: Sequence[float], wanted: list[float], kept: list[int], rule: ScalingRule
 ) -> tuple[list[float], float, float]:
     """The same where the last replica sleeps while idle: at every hour, or outside working hours.
 
     Between two hours, the chance to be awake goes from that of the one to that of the other as a process of two states
-    does: this is what the cooldown after closing time costs, and what the first idle minutes of a day save.
+    does: this is what the cooldown after closing time costs, and what the first idle minutes of a day save. The first
+    replica counts from its first answer; its start is with the hours of nodes that do not serve.
     """
-    window, start_s = _window_hours(rule), rule.cold_start_s + rule.node_idle_s
+    window = _window_hours(rule)
     states: dict[float, _Sleeping] = {}
     held: list[float] = []
     starts = waiting_hours = 0.0
@@ -163,7 +285,7 @@ def _sleeping_month(
             awake_before = before * awake
             serving = after + window * (awake_before - after) if awake_before > after else float(after)
             new = max(0.0, after - awake_before - (1 - awake) * (1 - gone))
-            waiting = new * start_s / 3600
+            waiting = new * rule.node_idle_s / 3600
             awake, gone = 1.0, 0.0
         else:
             if rate not in states:
@@ -184,7 +306,7 @@ def _sleeping_month(
                 first = max(0.0, -ahead) * (1 - left)
                 new = (state.new_nodes * asleep + first * gone * (1 - state.node_gone)) * after + more
                 starting_s = (first * rule.cold_start_s if state.awake_share == 1 else 0.0) * after
-                waiting = state.waiting_share * asleep * after + (starting_s + more * start_s) / 3600
+                waiting = state.waiting_share * asleep * after + (starting_s + more * rule.node_idle_s) / 3600
             awake = state.awake_share + ahead * left
             gone = state.node_gone
         before = after

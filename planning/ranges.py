@@ -71,7 +71,7 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
     result: list[TierCost] = []
     for part, demand in zip(bill, demands, strict=True):
         fleet, traffic = part.fleet, demand.settings.traffic
-        requests = traffic.requests_per_day * DAYS_PER_MONTH
+        requests = traffic.mean_requests_per_day * DAYS_PER_MONTH
         per_request = traffic.input_tokens + traffic.output_tokens
         million = requests * per_request / 1e6
         hours = fleet.month.node_hours

@@ -104,6 +104,13 @@ class Load:
     tpot_p95_ms: float
     sequences_p99: int
     """Places for requests of mean size that suffice in 99 of 100 moments, by number and by tokens in the KV cache."""
+    prefill_share: float = 0.0
+    """Of the replica's time: what goes to prompts."""
+
+    @property
+    def stay_s(self) -> float:
+        """Mean time from a request's first prefill to its last token (Little's law), seconds."""
+        return self.concurrency / self.requests_per_second
 
 
 class _State(NamedTuple):
@@ -283,6 +290,7 @@ class LoadModel:
             tpot_p50_ms=1000 * self._tpot_median(state),
             tpot_p95_ms=1000 * self._tpot_p95(state),
             sequences_p99=math.ceil(self._places(concurrency, state.variance)),
+            prefill_share=state.rate * self._prefill_s,
         )
 
     def largest(self, target: Target, sequences: float) -> Load | None:

@@ -185,7 +185,7 @@ class _Stack:
         requests = asked_gb = answered_gb = 0.0
         for demand in self.demands:
             traffic = demand.settings.traffic
-            monthly = traffic.requests_per_day * DAYS_PER_MONTH
+            monthly = traffic.mean_requests_per_day * DAYS_PER_MONTH
             requests += monthly
             asked_gb += monthly * traffic.input_tokens * BYTES_PER_INPUT_TOKEN / 1e9
             answered_gb += monthly * traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN / 1e9

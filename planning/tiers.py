@@ -69,7 +69,7 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
     times = timeouts(option.cold_start, fleet.rule.cooldown_s)
     replicas = _replica_range(settings, demand, part, bills)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
-    peak_rate = max(demand.requests_per_hour) * demand.shape.peak_within_hour / 3600
+    peak_rate = max(demand.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
@@ -135,7 +135,7 @@ def _replica_range(settings: StackSettings, demand: TierDemand, part: TierBill, 
     """Replicas up to the peak in the bad case: slow replicas in a busy week; less where the budget ends before."""
     rule, option = part.fleet.rule, part.fleet.option
     slow = replace(rule, requests_per_second_per_replica=rule.requests_per_second_per_replica / option.cost_band[1])
-    busiest = max(demand.requests_per_hour) * demand.shape.week_to_week
+    busiest = max(part.search.load_per_hour(rule.prefill_share)) * demand.shape.week_to_week
     most = max(1, replicas_for(busiest, slow), rule.minimum, rule.working_hours)
     budget = settings.budget.monthly_usd
     if budget is not None:
