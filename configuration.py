@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
 
+from planning.facts.table import InvalidTable
 from planning.plan import Plan
 from planning.report.terminal import report
 from planning.stack import plan_config
@@ -37,8 +39,9 @@ def planned_stack() -> PlannedStack:
     """
     encrypted = frozenset(key for key in SECRET_KEYS if _is_secret(f"{NAMESPACE}:{key}"))
     try:
-        settings, plan = plan_config(pulumi.Config("aws").get("region"), _values(), encrypted)
-    except ConfigurationError as error:
+        today = datetime.now(UTC).date()
+        settings, plan = plan_config(pulumi.Config("aws").get("region"), _values(), encrypted, today)
+    except (ConfigurationError, InvalidTable) as error:
         raise pulumi.RunError(str(error)) from None
     pulumi.log.info(report(plan, pulumi.get_stack(), color=False))
     secrets = Secrets(_secret("huggingFaceToken"), _secret("apiKey"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KUBERNETES_VERSION = "1.36"
-"""KEDA 2.21 supports 1.34 to 1.36 and Karpenter 1.14's compatibility table stops at 1.36 (read 2026-11-22)."""
+from planning.facts import eks_versions
+
+KUBERNETES_VERSION = eks_versions.KUBERNETES_VERSION
+"""The plan prices its control plane by date, so the version stands there."""
 
 
 @dataclass(frozen=True, slots=True)

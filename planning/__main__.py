@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from planning.commands.common import UsageError
+from planning.facts.table import InvalidTable
 from planning.stackfile import StackFileError
 from settings import ConfigurationError
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(given)
     try:
         print(import_module(f"planning.commands.{parsed.command}").run(parsed), end="")
-    except (ConfigurationError, StackFileError, UsageError) as error:
+    except (ConfigurationError, InvalidTable, StackFileError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:

@@ -20,8 +20,9 @@ def stack_warnings(
     *,
     baseline: Levers,
     over: Problem | None,
+    today: Sequence[str],
 ) -> tuple[str, ...]:
-    """All warnings of a plan, the weightiest first."""
+    """All warnings of a plan, the weightiest first. ``today``: those that follow from the calendar."""
     lines: list[str] = []
     if over is not None:
         lines.append(f"over budget: {over}")
@@ -43,7 +44,9 @@ def stack_warnings(
     substituted = sorted({item.name for item in plan.forecast.items if "derived" in item.basis})
     if substituted:
         lines.append(f"prices not read for {plan.region} and derived from us-east-1: {', '.join(substituted)}")
-    lines.append(f"oldest price used: {plan.forecast.prices_as_of}; interruption classes are of June 2025")
+    lines += today
+    if settings.capacity.spot:
+        lines.append("interruption classes are of June 2025, the newest copy of the Spot Advisor that was found")
     return tuple(lines)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
-from planning.facts.fixed_prices import FixedPrice, fixed_price
-from planning.facts.instances import Offering
+from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
+from planning.facts.fixed_prices import REFERENCE_REGION, fixed_price
+from planning.facts.instances import DERIVED_ON_DEMAND_ERROR, Offering
 from planning.plan import CostItem, RouterPlan, SystemNodesPlan
+from planning.price_dates import PriceUse
 from planning.system_pods import DAEMONS, SYSTEM_PODS
-from planning.traffic import HOURS_PER_MONTH
+from planning.traffic import DAYS_PER_MONTH, HOURS_PER_MONTH
 
 SYSTEM_VOLUME_GIB = 50
 
@@ -21,11 +25,28 @@ _SYSTEM_FAMILIES = ("m7i",)
 LOG_GB_PER_MONTH = 10.0
 BYTES_PER_INPUT_TOKEN, BYTES_PER_OUTPUT_TOKEN = 4.5, 250.0
 
-#: AWS KMS list price of a customer managed key, USD a month; recalled, not verified.
-KMS_KEY_USD_PER_MONTH = 1.0
+#: Assumption, not measured: what one system node pulls once through NAT, of Karpenter, KEDA, Prometheus, Grafana,
+#: Envoy, the picker, the EKS add-ons and the AWS CLI.
+SYSTEM_IMAGES_GB = 3.0
 
-#: One LCU is 1 GB an hour, or 25 new connections a second (AWS Elastic Load Balancing pricing).
+#: AWS counts storage and transfer in units of 2^30 bytes: S3's FAQ bills 10 TB as 10,995,116,277,760 bytes, and a
+#: volume of 40 GiB is 40 GB-months (aws_ebs_volume in infracost's golden files).
+BILLED_GB_PER_GB = 1e9 / 2**30
+
+#: One LCU is 1 GB an hour, or 25 new connections a second, or 3,000 open ones (AWS Elastic Load Balancing pricing):
+#: with a connection for each request, open ones bind only for answers that take over 3,000 / 25 = 120 s on average.
 _LCU_GB_PER_HOUR, _LCU_CONNECTIONS_PER_SECOND = 1.0, 25.0
+
+#: A file goes to the bucket in parts of 8 MiB (the AWS CLI's default), each one request; an engine reads about as much
+#: at once.
+_PART_BYTES = 8 * 2**20
+
+#: Days that a block of the shared KV store is paid for: a rule of one day acts at the midnight after, so in 1.5 days on
+#: average, and the version that it leaves behind goes by the same rule.
+_KV_DAYS_KEPT = 2 * 1.5
+
+#: Tokens of one object of the shared KV store: vLLM's default block. That a replica's ranks share it is assumed.
+_KV_TOKENS_PER_OBJECT = 16
 
 
 def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPlan:
@@ -46,8 +67,8 @@ def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPl
     )
 
 
-def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, float]:
-    """The cheapest on-demand group of at least two equal nodes that holds all system pods, and its USD per hour."""
+def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, Offering]:
+    """The cheapest on-demand group of at least two equal nodes that holds all system pods, and what a node is."""
     cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS.values())
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
     cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
@@ -60,7 +81,7 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
             room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
             count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
             choices.append((count * offering.on_demand_usd_per_hour, count, offering))
-    usd, count, chosen = min(choices, key=lambda choice: choice[:2])
+    _, count, chosen = min(choices, key=lambda choice: choice[:2])
     plan = SystemNodesPlan(
         instance_type=chosen.instance.name,
         cpu_architecture=chosen.instance.arch,
@@ -68,19 +89,30 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
         maximum=count + 1,
         volume_gib=SYSTEM_VOLUME_GIB,
     )
-    return plan, usd
+    return plan, chosen
+
+
+@dataclass(frozen=True, slots=True)
+class KvStoreUsage:
+    """What a tier's replicas write to the KV store that they share."""
+
+    tier: str
+    gb_per_day: float
+    tokens_per_day: float
+    hit_tokens_per_day: float
+    """Prompt tokens that are read from a cache; counted as if all came from this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedUsage:
-    """What the fixed items are counted from."""
+    """What the fixed items are counted from. GB are 10^9 bytes."""
 
     region: str
     zones: int
     nat_gateways: int
     public_load_balancer: bool
     system_nodes: SystemNodesPlan
-    system_usd_per_hour: float
+    system_node: Offering
     prometheus_gib: int
     checkpoints_gb: float
     """Weights in the bucket, filled once."""
@@ -89,14 +121,23 @@ class FixedUsage:
     """Requests and answers on the wire."""
     answers_gb_per_month: float
     control_plane_logs: bool
+    log_retention_days: int
+    kv_stores: tuple[KvStoreUsage, ...] = ()
+    today: date | None = None
+    """First day of the month that is priced; None: some day of standard support."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedCosts:
-    """The fixed items of a month, and the prices they used."""
+    """The fixed items of a month, each to the cent, and the prices they used."""
 
     items: tuple[CostItem, ...]
-    prices: tuple[FixedPrice, ...]
+    prices: tuple[PriceUse, ...]
+    """One for each item."""
+    less_usd: float
+    """What the month may be lower by, because prices were derived for the region: not above 0."""
+    more_usd: float
+    """The same upwards."""
 
     @property
     def usd(self) -> float:
@@ -104,53 +145,128 @@ class FixedCosts:
         return sum(item.usd for item in self.items)
 
 
+class _Items:
+    """Gathers items: each is quantity times price, rounded to the cent as a bill is."""
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._items: list[CostItem] = []
+        self._prices: list[PriceUse] = []
+        self._less = self._more = 0.0
+
+    def add(self, name: str, item: str, quantity: float, what: str) -> None:
+        """Add an item at a price of the region."""
+        price = fixed_price(self._region, item)
+        basis = f"{quantity:,.1f} {what} x {price.usd:.4g}"
+        origin = ""
+        if price.substituted:
+            origin = ", derived" if price.band != (1.0, 1.0) else f", {REFERENCE_REGION}'s, the same everywhere"
+        self._append(name, basis, quantity * price.usd, price.as_of, price.band, origin)
+
+    def add_nodes(self, count: int, node: Offering, holds: str) -> None:
+        """Add on-demand nodes that always run."""
+        usd = node.on_demand_usd_per_hour
+        basis = f"{count} x {HOURS_PER_MONTH:,.1f} hours of {node.instance.name} on-demand x {usd:.4f}, with {holds}"
+        band = (1 - DERIVED_ON_DEMAND_ERROR, 1 + DERIVED_ON_DEMAND_ERROR) if node.derived else (1.0, 1.0)
+        origin = ", derived" if node.derived else ""
+        self._append("system nodes", basis, count * HOURS_PER_MONTH * usd, node.as_of, band, origin)
+
+    def _append(
+        self, name: str, basis: str, usd: float, as_of: date | None, band: tuple[float, float], origin: str
+    ) -> None:
+        usd = round(usd, 2)
+        dated = as_of.isoformat() if as_of else "undated"
+        self._items.append(CostItem(name, "fixed", None, usd, f"{basis} ({dated}{origin})"))
+        self._prices.append(PriceUse(name, as_of, usd))
+        self._less += usd * (band[0] - 1)
+        self._more += usd * (band[1] - 1)
+
+    def costs(self) -> FixedCosts:
+        """Give what was gathered."""
+        return FixedCosts(tuple(self._items), tuple(self._prices), self._less, self._more)
+
+
 def fixed_costs(usage: FixedUsage) -> FixedCosts:
-    """Every item of the bill that does not depend on the models' nodes."""
-    items: list[CostItem] = []
-    prices: list[FixedPrice] = []
+    """Every item of the bill that does not depend on the models' nodes, at list prices without free tiers.
 
-    def add(name: str, item: str, quantity: float, what: str) -> None:
-        price = fixed_price(usage.region, item)
-        prices.append(price)
-        dated = price.as_of.isoformat() if price.as_of else "undated"
-        derived = ", derived" if price.substituted else ""
-        basis = f"{quantity:,.1f} {what} x {price.usd:.4g} ({dated}{derived})"
-        items.append(CostItem(name, "fixed", None, quantity * price.usd, basis))
-
+    Not an item, because it is cents: Prometheus' scrapes across zones (0.1 MB from each replica every 30 s are 9 GB
+    and 0.12 USD a month), key requests beyond the free 20,000, and the reads of weights at cold starts (100 GB are
+    12,000 requests and half a cent).
+    """
+    items = _Items(usage.region)
     hours = HOURS_PER_MONTH
     nodes = usage.system_nodes
-    add("EKS control plane", "eks_control_plane_standard", hours, "hours")
-    items.append(
-        CostItem(
-            "system nodes",
-            "fixed",
-            None,
-            usage.system_usd_per_hour * hours,
-            f"{nodes.count} x {nodes.instance_type} on-demand at {usage.system_usd_per_hour / nodes.count:.4f}",
-        )
-    )
-    gib_as_gb = 2**30 / 1e9
+    _add_control_plane(items, usage.today)
+    routers = "routers, controllers and Prometheus"
+    items.add_nodes(nodes.count, usage.system_node, routers)
     disks = nodes.count * nodes.volume_gib + usage.prometheus_gib
-    add("disks of system nodes and Prometheus", "ebs_gp3_storage", disks * gib_as_gb, "GB")
-    add("NAT gateways", "nat_gateway", usage.nat_gateways * hours, "hours")
-    add(
-        "public IPv4 addresses",
-        "public_ipv4",
-        (usage.nat_gateways + (usage.zones if usage.public_load_balancer else 0)) * hours,
-        "hours",
-    )
-    add("load balancer", "alb", hours, "hours")
+    items.add("disks of system nodes and Prometheus", "ebs_gp3_storage", disks, "GB")
+    items.add("NAT gateways", "nat_gateway", usage.nat_gateways * hours, "hours")
+    addresses = usage.nat_gateways + (usage.zones if usage.public_load_balancer else 0)
+    items.add("public IPv4 addresses", "public_ipv4", addresses * hours, "hours")
+    items.add("load balancer", "alb", hours, "hours")
+    on_the_wire = usage.gb_per_month * BILLED_GB_PER_GB
     connections = usage.requests_per_month / (hours * 3600) / _LCU_CONNECTIONS_PER_SECOND
-    lcus = max(usage.gb_per_month / hours / _LCU_GB_PER_HOUR, connections)
-    add("load balancer capacity units", "alb_lcu", lcus * hours, "LCU hours")
-    # Router and engine are in another zone than their peer with this chance; both directions are charged.
+    lcus = max(on_the_wire / hours / _LCU_GB_PER_HOUR, connections)
+    items.add("load balancer capacity units", "alb_lcu", lcus * hours, "LCU hours")
+    # Between the load balancer and its targets in the VPC AWS charges no transfer. The engine is in another zone than
+    # its router with this chance; leaving the one and entering the other are charged.
     crossing = (usage.zones - 1) / usage.zones
-    add("traffic between zones", "data_transfer_inter_az", 2 * 2 * crossing * usage.gb_per_month, "GB")
-    add("weights bucket", "s3_standard_storage", usage.checkpoints_gb, "GB")
-    add("weights through NAT, once", "nat_gateway_data", usage.checkpoints_gb, "GB")
+    items.add("traffic between zones", "data_transfer_inter_az", 2 * crossing * on_the_wire, "GB")
+    weights = usage.checkpoints_gb * BILLED_GB_PER_GB
+    items.add("weights bucket", "s3_standard_storage", weights, "GB")
+    parts = usage.checkpoints_gb * 1e9 / _PART_BYTES / 1000
+    items.add("weights bucket filled (once)", "s3_put_requests", parts, "thousand requests")
+    items.add("weights through NAT (once)", "nat_gateway_data", weights, "GB")
+    images = nodes.count * SYSTEM_IMAGES_GB * BILLED_GB_PER_GB
+    items.add("system images through NAT (once)", "nat_gateway_data", images, "GB assumed")
     if usage.public_load_balancer:
-        add("answers to the internet", "data_transfer_internet_out", usage.answers_gb_per_month, "GB")
+        answers = usage.answers_gb_per_month * BILLED_GB_PER_GB
+        items.add("answers to the internet", "data_transfer_internet_out", answers, "GB")
     if usage.control_plane_logs:
-        add("control plane logs", "cloudwatch_logs_ingest", LOG_GB_PER_MONTH, "GB assumed")
-    items.append(CostItem("KMS key", "fixed", None, KMS_KEY_USD_PER_MONTH, "1 key, list price, not verified"))
-    return FixedCosts(tuple(items), tuple(prices))
+        items.add("control plane logs", "cloudwatch_logs_ingest", LOG_GB_PER_MONTH, "GB assumed")
+        stored = LOG_GB_PER_MONTH * usage.log_retention_days / DAYS_PER_MONTH
+        items.add("stored control plane logs", "cloudwatch_logs_storage", stored, "GB assumed")
+    _add_kv_stores(items, usage.kv_stores)
+    items.add("KMS key", "kms_key", 1.0, "key")
+    return items.costs()
+
+
+def _add_control_plane(items: _Items, today: date | None) -> None:
+    """The hours of a month from ``today`` under standard support, and those under extended support."""
+    version = eks_version(KUBERNETES_VERSION)
+    end = version.end_of_standard_support
+    standard = HOURS_PER_MONTH if today is None else min(HOURS_PER_MONTH, max(0.0, (end - today).days * 24.0))
+    kind = f"hours of Kubernetes {version.version}, standard support until {end.isoformat()},"
+    if standard:
+        items.add("EKS control plane", "eks_control_plane_standard", standard, kind)
+    if standard < HOURS_PER_MONTH:
+        items.add("EKS extended support", "eks_control_plane_extended", HOURS_PER_MONTH - standard, kind)
+
+
+def support_warnings(today: date | None) -> tuple[str, ...]:
+    """What the calendar says of the stack's Kubernetes version, from three months before its standard support ends."""
+    version = eks_version(KUBERNETES_VERSION)
+    end = version.end_of_standard_support
+    if today is None or (end - today).days > _SUPPORT_NOTICE_DAYS:
+        return ()
+    ends = "ends" if today < end else "ended"
+    forced = version.end_of_extended_support
+    return (
+        f"standard support of Kubernetes {version.version} {ends} on {end.isoformat()}: from then on a cluster hour "
+        f"costs six times as much, and on {forced.isoformat()} EKS upgrades it by itself; raise the version",
+    )
+
+
+_SUPPORT_NOTICE_DAYS = 90
+
+
+def _add_kv_stores(items: _Items, stores: Sequence[KvStoreUsage]) -> None:
+    """KV blocks in the bucket: every new token once, kept for the days that the bucket's rule leaves them."""
+    for store in stores:
+        stored = store.gb_per_day * BILLED_GB_PER_GB * _KV_DAYS_KEPT
+        name = f"shared KV store of {store.tier}"
+        items.add(name, "s3_standard_storage", stored, f"GB: each day's new blocks for {_KV_DAYS_KEPT:g} days,")
+        per_month = DAYS_PER_MONTH / _KV_TOKENS_PER_OBJECT / 1000
+        items.add(f"{name}, written", "s3_put_requests", store.tokens_per_day * per_month, "thousand blocks")
+        items.add(f"{name}, read", "s3_get_requests", store.hit_tokens_per_day * per_month, "thousand blocks")

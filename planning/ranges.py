@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.facts.fixed_prices import fixed_price
+from planning.facts.instances import DERIVED_ON_DEMAND_ERROR
+from planning.fixed import FixedCosts
 from planning.fleet import Uncertainty
 from planning.plan import CostRange, Driver, TierCost
 from planning.traffic import DAYS_PER_MONTH
@@ -39,20 +42,44 @@ _DRIVERS: tuple[tuple[str, CaseOf, str], ...] = (
 )
 
 
-def month_range(bills: StackBills, bill: Sequence[TierBill], fixed_usd: float) -> tuple[CostRange, tuple[Driver, ...]]:
+def month_range(bills: StackBills, bill: Sequence[TierBill], fixed: FixedCosts) -> tuple[CostRange, tuple[Driver, ...]]:
     """The month's range and what drives it, in order.
 
     Drivers are independent, so their effects add as squares: not the sum of all worsts. Tiers share each driver's luck.
     """
-    expected = sum(part.usd for part in bill) + fixed_usd
+    expected = sum(part.usd for part in bill) + fixed.usd
     drivers: list[Driver] = []
     for name, case_of, why in _DRIVERS:
         low, high = _effect(bills, bill, case_of)
         drivers.append(Driver(name, low, high, why))
+    less, more = _derived_prices(bills.region, bill)
+    if less + fixed.less_usd or more + fixed.more_usd:
+        why = "80 % band of prices that were read over what the ratio of their stand-in gives"
+        drivers.append(Driver("prices not read in this region", less + fixed.less_usd, more + fixed.more_usd, why))
     drivers.sort(key=lambda driver: driver.low_usd - driver.high_usd)
     down = math.sqrt(sum(driver.low_usd**2 for driver in drivers))
     up = math.sqrt(sum(driver.high_usd**2 for driver in drivers))
-    return CostRange(max(fixed_usd, expected - down), expected, expected + up), tuple(drivers)
+    return CostRange(max(fixed.usd + fixed.less_usd, expected - down), expected, expected + up), tuple(drivers)
+
+
+def _derived_prices(region: str, bill: Sequence[TierBill]) -> tuple[float, float]:
+    """Change of the compute month, USD, at both ends of the bands of prices that were derived for the region."""
+    disk, image = (fixed_price(region, item).band for item in ("ebs_gp3_storage", "nat_gateway_data"))
+    less = more = 0.0
+    for part in bill:
+        fleet = part.fleet
+        derived = {offering.instance.name for offering in fleet.pool if offering.derived}
+        mix = fleet.price.mix
+        whole = sum(share.share * share.usd_per_hour for share in mix)
+        on_derived = sum(
+            share.share * share.usd_per_hour
+            for share in mix
+            if share.capacity_type == "on-demand" and share.instance_type in derived
+        )
+        nodes = fleet.nodes_usd * on_derived / whole if whole else 0.0
+        less += fleet.disks_usd * (disk[0] - 1) + fleet.images_usd * (image[0] - 1) - nodes * DERIVED_ON_DEMAND_ERROR
+        more += fleet.disks_usd * (disk[1] - 1) + fleet.images_usd * (image[1] - 1) + nodes * DERIVED_ON_DEMAND_ERROR
+    return less, more
 
 
 def _effect(bills: StackBills, bill: Sequence[TierBill], case_of: CaseOf) -> tuple[float, float]:

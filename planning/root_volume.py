@@ -51,9 +51,9 @@ class VolumePrices:
     def of(cls, region: str) -> VolumePrices:
         """The region's prices. Raises ``UnknownFact``."""
         storage, throughput = fixed_price(region, "ebs_gp3_storage"), fixed_price(region, "ebs_gp3_throughput_over_125")
-        # EC2 counts both in units of 2^30 and 2^20 bytes and calls them GB and MBps; storage is priced by 10^9 here, as
-        # everywhere in the bill.
-        return cls(storage.usd * 2**30 / 1e9 / HOURS_PER_MONTH, throughput.usd / HOURS_PER_MONTH)
+        # EC2 counts both in units of 2^30 and 2^20 bytes and calls them GB and MBps: a volume of 40 GiB is 40 GB-months
+        # (aws_ebs_volume in infracost's golden files).
+        return cls(storage.usd / HOURS_PER_MONTH, throughput.usd / HOURS_PER_MONTH)
 
     def usd_per_hour(self, volume: RootVolume) -> float:
         """A volume's hour."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from planning import tiers as tier_plans
 from planning.advice import advice, with_api
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.cautions import stack_warnings
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
+from planning.facts.instances import Offering
 from planning.fixed import (
     BYTES_PER_INPUT_TOKEN,
     BYTES_PER_OUTPUT_TOKEN,
     FixedCosts,
     FixedUsage,
+    KvStoreUsage,
     fixed_costs,
+    support_warnings,
     system_nodes,
 )
+from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
 from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
+from planning.price_dates import PriceUse, age_warning, compute_prices, oldest_date
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
@@ -43,11 +49,15 @@ TARGET_TPOT_WHAT_IF_MS = 50.0
 
 
 def plan_config(
-    region: object, config: Mapping[str, object], encrypted: Collection[str] = SECRET_KEYS
+    region: object,
+    config: Mapping[str, object],
+    encrypted: Collection[str] = SECRET_KEYS,
+    today: date | None = None,
 ) -> tuple[StackSettings, Plan]:
     """Read and plan a stack from its raw configuration. Raises ``ConfigurationError`` with every problem of it.
 
-    ``encrypted``: the keys whose values are stored encrypted.
+    ``encrypted``: the keys whose values are stored encrypted. ``today``: the first day of the month; it decides which
+    prices are old and which Kubernetes versions cost more. None: the plan says nothing of either.
     """
     reading = read(region, config, encrypted)
     problems = list(reading.problems)
@@ -58,16 +68,16 @@ def plan_config(
     stack = _Stack.look_up(reading.settings, reading.tier_positions, problems)
     if stack is None or problems:
         raise ConfigurationError(problems)
-    return reading.settings, stack.plan()
+    return reading.settings, stack.plan(today)
 
 
-def plan_settings(settings: StackSettings) -> Plan:
-    """Plan a stack from sound settings. Raises ``ConfigurationError``."""
+def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
+    """Plan a stack from sound settings, as ``plan_config``. Raises ``ConfigurationError``."""
     problems: list[Problem] = []
     stack = _Stack.look_up(settings, tuple(range(len(settings.tiers))), problems)
     if stack is None:
         raise ConfigurationError(problems)
-    return stack.plan()
+    return stack.plan(today)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +126,21 @@ class _Stack:
                 problems.append(problem)
         return None if problems else cls(settings, tuple(demands), bills)
 
-    def plan(self) -> Plan:
+    def plan(self, today: date | None) -> Plan:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
         bill = self.bills.bill(Levers())
         plans, pools = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
-        nodes, nodes_usd = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
+        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
         network = network_plan(self.settings.region, self.settings.network)
-        fixed = fixed_costs(self._fixed_usage(bill, nodes_usd, len(network.zones), network.nat_gateways, nodes))
+        usage = self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
+        fixed = fixed_costs(replace(usage, today=today))
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
-        total, drivers = month_range(self.bills, bill, fixed.usd)
+        total, drivers = month_range(self.bills, bill, fixed)
         costs, against_apis = with_api(
             tier_costs(self.demands, self.bills, bill), self.demands, self.bills, bill, fixed.usd
         )
-        as_of, price_source = _price_dates(bill, fixed)
+        prices = (*compute_prices(bill), *fixed.prices)
         forecast = Forecast(
             total=total,
             baseline_usd=baseline.usd,
@@ -139,8 +150,8 @@ class _Stack:
             savings=waterfall(self.bills, fixed.usd, baseline.levers, baseline.usd, expected),
             drivers=drivers,
             what_ifs=self._what_ifs(fixed),
-            prices_as_of=as_of,
-            price_source=price_source,
+            prices_as_of=oldest_date(prices),
+            price_source=_PRICE_SOURCE,
         )
         plan = Plan(
             region=self.settings.region,
@@ -159,7 +170,8 @@ class _Stack:
         over = _over_budget(self.settings, plan)
         if over and self.settings.budget.when_exceeded == "fail":
             raise ConfigurationError([over])
-        warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over)
+        of_today = _of_today(prices, self.settings.region, today)
+        warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over, today=of_today)
         if baseline.poorly_measured:
             warnings = ("the baseline runs on GPUs over PCIe, which are poorly measured: it may be 40 % off", *warnings)
         return replace(plan, warnings=warnings)
@@ -180,7 +192,7 @@ class _Stack:
         return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description, poorly_measured)
 
     def _fixed_usage(
-        self, bill: tuple[TierBill, ...], nodes_usd: float, zones: int, nats: int, nodes: SystemNodesPlan
+        self, bill: tuple[TierBill, ...], node: Offering, zones: int, nats: int, nodes: SystemNodesPlan
     ) -> FixedUsage:
         requests = asked_gb = answered_gb = 0.0
         for demand in self.demands:
@@ -196,13 +208,15 @@ class _Stack:
             nat_gateways=nats,
             public_load_balancer=self.settings.network.ingress_scheme == "internet-facing",
             system_nodes=nodes,
-            system_usd_per_hour=nodes_usd,
+            system_node=node,
             prometheus_gib=self.settings.observability.storage_gib,
             checkpoints_gb=sum(weights.values()),
             requests_per_month=requests,
             gb_per_month=asked_gb + answered_gb,
             answers_gb_per_month=answered_gb,
             control_plane_logs=bool(self.settings.observability.control_plane_logs),
+            log_retention_days=self.settings.observability.log_retention_days,
+            kv_stores=tuple(_kv_store_usage(demand) for demand in self.demands if _shares_kv(demand)),
         )
 
     def _what_ifs(self, fixed: FixedCosts) -> tuple[WhatIf, ...]:
@@ -325,15 +339,34 @@ def _inseparable(path: str, demand: TierDemand, bills: StackBills) -> Problem | 
     return None
 
 
-def _price_dates(bill: tuple[TierBill, ...], fixed: FixedCosts) -> tuple[str, str]:
-    """Date of the oldest dated price used (``undated`` when none has a date), and where the prices come from."""
-    dates = [offering.as_of for part in bill for offering in part.fleet.pool]
-    dates += [price.as_of for price in fixed.prices]
-    known = [day for day in dates if day is not None]
-    source = "snapshot in planning/facts/data; each price with its source and date"
-    if len(known) < len(dates):
-        source += f"; {len(dates) - len(known)} of {len(dates)} prices have no date"
-    return min(known).isoformat() if known else "undated", source
+_PRICE_SOURCE = "snapshot in planning/facts/data; each price with its source and date"
+
+
+def _of_today(prices: Sequence[PriceUse], region: str, today: date | None) -> tuple[str, ...]:
+    """What the calendar says of the plan; nothing without a day."""
+    if today is None:
+        return ()
+    old = age_warning(prices, region, today)
+    return (*support_warnings(today), *((old,) if old else ()))
+
+
+def _shares_kv(demand: TierDemand) -> bool:
+    wanted = demand.settings.disaggregation
+    return wanted.enabled and wanted.shared_store == "s3"
+
+
+def _kv_store_usage(demand: TierDemand) -> KvStoreUsage:
+    """Every token that is not found in the cache is written once, of prompts and of answers."""
+    tier, traffic = demand.settings, demand.settings.traffic
+    hits = traffic.input_tokens * traffic.prefix_hit_rate
+    new = traffic.input_tokens - hits + traffic.output_tokens
+    written = kv_bytes_per_sequence(demand.architecture, tier.kv_cache_dtype, new)
+    return KvStoreUsage(
+        tier=tier.name,
+        gb_per_day=traffic.requests_per_day * written / 1e9,
+        tokens_per_day=traffic.requests_per_day * new,
+        hit_tokens_per_day=traffic.requests_per_day * hits,
+    )
 
 
 def _over_budget(settings: StackSettings, plan: Plan) -> Problem | None:

@@ -95,6 +95,13 @@ class Row:
             raise InvalidCell(f"{column} is {text}, below {least:g}")
         return number
 
+    def price(self, column: str) -> float:
+        """A number above 0: nothing that is sold here is free, so a zero is a mistake of its source."""
+        number = self.number(column)
+        if number == 0:
+            raise InvalidCell(f"{column} is {self.text(column)}; a price is above 0")
+        return number
+
     def integer(self, column: str) -> int:
         """A whole number, not negative."""
         number = self.number(column)

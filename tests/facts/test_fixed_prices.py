@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from planning.facts.fixed_prices import fixed_items, fixed_price
+from planning.facts.fixed_prices import fixed_items, fixed_price, read_fixed_prices, stand_in_band
 from planning.facts.instances import regions
-from planning.facts.table import UnknownFact
+from planning.facts.table import DATA, InvalidTable, UnknownFact
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,40 @@ def test_an_unknown_region_or_item_says_what_was_meant() -> None:
         fixed_price("us-east1", "alb")
     with pytest.raises(UnknownFact, match="did you mean nat_gateway"):
         fixed_price("us-east-1", "natgateway")
+
+
+def test_the_band_of_derived_prices_holds_eight_of_ten_that_were_read_beside_their_stand_in() -> None:
+    low, high = stand_in_band()
+    assert 0.5 < low < 1 < high < 1.5
+    # Seoul's ALB costs what us-east-1's does while its NAT costs 1.31 x: the worst case, outside the band.
+    assert low > 0.0225 / (0.0225 * 0.059 / 0.045)
+    # Frankfurt's gp3 is 1.03 x what its NAT would give: inside.
+    assert low < 0.0952 / (0.08 * 0.052 / 0.045) < high
+
+
+def test_a_price_read_or_equal_everywhere_is_a_point_and_a_derived_one_has_the_band() -> None:
+    assert fixed_price("eu-central-1", "ebs_gp3_storage").band == (1.0, 1.0)
+    assert fixed_price("eu-west-3", "eks_control_plane_standard").band == (1.0, 1.0)
+    assert fixed_price("ap-northeast-1", "ebs_gp3_storage").band == stand_in_band()
+    assert fixed_price("eu-south-2", "nat_gateway").band == stand_in_band()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("us-east-1,alb,hour,0.0225", "us-east-1,alb,hour,0", r"fixed_prices\.csv:2: usd is 0; a price is above 0"),
+        ("us-east-1,alb,hour,0.0225", "us-east-1,alb,hour,-1", r"fixed_prices\.csv:2: usd is -1, below 0"),
+        ("us-east-1,alb,hour,0.0225", "us-east-1,alb,hour,free", r"fixed_prices\.csv:2: usd should be a number"),
+        ("us-east-1,alb,hour", "us-east-1,albs,hour", r"fixed_prices\.csv:2: unknown fixed price 'albs'; did you mean"),
+        ("us-east-1,nat_gateway,", "us-west-9,nat_gateway,", r"us-east-1 has no row for item nat_gateway"),
+    ],
+)
+def test_a_price_file_with_a_bad_price_or_without_an_item_names_the_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = (DATA / "fixed_prices.csv").read_text()
+    assert old in text
+    broken = tmp_path / "fixed_prices.csv"
+    broken.write_text(text.replace(old, new))
+    with pytest.raises(InvalidTable, match=message):
+        read_fixed_prices(broken)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from math import ceil
+from pathlib import Path
+from statistics import median
 
 import pytest
 
 from planning.facts.gpus import gpus
 from planning.facts.instances import (
+    DERIVED_ON_DEMAND_ERROR,
+    INSTANCE_PRICES,
+    SPOT_RANGES,
     Offering,
     instance_type,
     instance_types,
@@ -16,7 +22,7 @@ from planning.facts.instances import (
     offerings,
     regions,
 )
-from planning.facts.table import DATA, UnknownFact, read_table
+from planning.facts.table import DATA, InvalidTable, UnknownFact, read_table
 
 
 def offering(region: str, name: str) -> Offering:
@@ -202,3 +208,44 @@ def test_an_instance_type_is_offered_once_in_a_region() -> None:
         names = [each.instance.name for each in offerings(region)]
         assert len(names) == len(set(names))
         assert {each.region for each in offerings(region)} == {region}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",0.526,0.2150,", ",0,0.2150,", r"instance_prices\.csv:2: on_demand_usd_per_hour is 0; a price is above 0"),
+        (",0.526,0.2150,", ",0.526,-0.2,", r"instance_prices\.csv:2: spot_usd_per_hour is -0\.2, below 0"),
+        (",0.526,0.2150,", ",half,0.2150,", r"instance_prices\.csv:2: on_demand_usd_per_hour should be a number"),
+        ("us-east-1,g4dn.xlarge,", "us-east-1,,", r"instance_prices\.csv:2: instance_type is empty"),
+        (
+            "us-east-1,g4dn.xlarge,",
+            "us-east-1,g4dm.xlarge,",
+            r":2: unknown instance type 'g4dm\.xlarge'; did you mean",
+        ),
+    ],
+)
+def test_a_price_file_with_a_bad_price_or_an_unknown_type_names_the_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    shutil.copy(DATA / SPOT_RANGES, tmp_path)
+    text = (DATA / INSTANCE_PRICES).read_text()
+    assert old in text
+    (tmp_path / INSTANCE_PRICES).write_text(text.replace(old, new, 1))
+    with pytest.raises(InvalidTable, match=message):
+        offerings("us-east-1", tmp_path)
+
+
+def test_prices_that_siblings_of_the_family_give_are_within_a_tenth_of_a_percent() -> None:
+    # Each price that was read, against us-east-1's times the median ratio of the other sizes of its family there.
+    reference = {each.instance.name: each.on_demand_usd_per_hour for each in offerings("us-east-1")}
+    checked = 0
+    for region in regions():
+        read = [each for each in offerings(region) if not each.derived and each.instance.name in reference]
+        ratios = {each.instance.name: each.on_demand_usd_per_hour / reference[each.instance.name] for each in read}
+        for each in read:
+            family = (one.instance.name for one in read if one.instance.family == each.instance.family)
+            others = [ratios[name] for name in family if name != each.instance.name]
+            if region != "us-east-1" and others:
+                assert ratios[each.instance.name] == pytest.approx(median(others), rel=DERIVED_ON_DEMAND_ERROR)
+                checked += 1
+    assert checked == 375
