@@ -10,6 +10,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from planning.commands.common import UsageError
 from planning.facts.table import InvalidTable
@@ -20,8 +21,14 @@ _COMMANDS = {
     "plan": "the plan and the cost of a stack file",
     "fit": "memory of a model on GPUs, item by item",
     "evaluate": "the models of speed and memory against published measurements",
+    "prices": "today's prices of a region from AWS into the data files",
     "speed": "throughput and latency by batch size",
 }
+
+
+#: Commands of other rooms. This file is the program's front door and finds them by name, as it finds its own; no module
+#: of the planner imports them, so that what plans reads no network.
+_ELSEWHERE = {"prices": "prices.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,17 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=help_text)
         if given[:1] == [name]:
             # Each command imports what it alone needs.
-            import_module(f"planning.commands.{name}").configure(command)
+            _command(name).configure(command)
         command.add_argument("--json", action="store_true", help="data instead of tables")
     parsed = parser.parse_args(given)
     try:
-        print(import_module(f"planning.commands.{parsed.command}").run(parsed), end="")
+        print(_command(parsed.command).run(parsed), end="")
     except (ConfigurationError, InvalidTable, StackFileError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()
     return 0
+
+
+def _command(name: str) -> ModuleType:
+    return import_module(_ELSEWHERE.get(name, f"planning.commands.{name}"))
 
 
 if __name__ == "__main__":
