@@ -13,6 +13,7 @@ from planning.facts.table import InvalidTable
 from planning.plan import Plan
 from planning.report.terminal import report
 from planning.stack import plan_config
+from prices.live import live_prices
 from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings
 
 
@@ -39,8 +40,9 @@ def planned_stack() -> PlannedStack:
     """
     encrypted = frozenset(key for key in SECRET_KEYS if _is_secret(f"{NAMESPACE}:{key}"))
     try:
-        today = datetime.now(UTC).date()
-        settings, plan = plan_config(pulumi.Config("aws").get("region"), _values(), encrypted, today)
+        now, region, values = datetime.now(UTC), pulumi.Config("aws").get("region"), _values()
+        live = live_prices(region, values, now)
+        settings, plan = plan_config(region, values, encrypted, now.date(), live)
     except (ConfigurationError, InvalidTable) as error:
         raise pulumi.RunError(str(error)) from None
     pulumi.log.info(report(plan, pulumi.get_stack(), color=False))

@@ -424,6 +424,15 @@ class Observability(Settings):
     """Days that CloudWatch keeps the control plane's logs."""
 
 
+class Prices(Settings):
+    """Where instance prices come from. Those of the repository give the same plan twice and need no account."""
+
+    live: bool = False
+    """Read today's prices of the region from AWS before planning, with the caller's credentials
+    (``pricing:GetProducts``, ``ec2:DescribeSpotPriceHistory``, ``ec2:DescribeInstanceTypeOfferings``). Where that
+    fails, the plan says so and uses the repository's."""
+
+
 class Budget(Settings):
     """What the month may cost."""
 
@@ -449,6 +458,7 @@ class StackSettings(Settings):
     network: Network = Network()
     access: Access = Access()
     observability: Observability = Observability()
+    prices: Prices = Prices()
     budget: Budget = Budget()
     tags: dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]] = {}
 

@@ -31,6 +31,7 @@ SECTIONS = {
     settings.Network: "network",
     settings.Access: "access",
     settings.Observability: "observability",
+    settings.Prices: "prices",
     settings.Budget: "budget",
 }
 

@@ -44,12 +44,12 @@ def capacity_problems(capacity: Capacity) -> list[Problem]:
     ]
 
 
-def usable_offerings(region: str, capacity: Capacity) -> tuple[Offering, ...]:
-    """What the region offers, without the excluded types; empty for an unknown region."""
+def usable_offerings(region: str, capacity: Capacity, live: Sequence[Offering] = ()) -> tuple[Offering, ...]:
+    """What the region offers (``live`` in place of the facts), without the excluded types; empty for an unknown one."""
     if region not in regions():
         return ()
     excluded = set(capacity.excluded_instance_types)
-    return tuple(offering for offering in offerings(region) if offering.instance.name not in excluded)
+    return tuple(offering for offering in live or offerings(region) if offering.instance.name not in excluded)
 
 
 def tier_demand(

@@ -18,7 +18,7 @@ from planning.traffic import DAYS_PER_MONTH, HOURS_PER_MONTH
 SYSTEM_VOLUME_GIB = 50
 
 #: No public file shows an arm64 variant of the endpoint picker, so the system nodes stay x86.
-_SYSTEM_FAMILIES = ("m7i",)
+SYSTEM_FAMILIES = ("m7i",)
 
 #: Assumptions of this program, not measured: control plane logs of a quiet cluster, and bytes on the wire of a token in
 #: a request (UTF-8 English) and in a streamed answer (one server-sent event a token).
@@ -76,7 +76,7 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance
-        if instance.family in _SYSTEM_FAMILIES:
+        if instance.family in SYSTEM_FAMILIES:
             room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores
             room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
             count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from planning.bill import TierBill
+from planning.facts.instances import Offering
 
 OLD_DAYS = 90
 """A plan says so when a price it used is older."""
@@ -20,6 +21,16 @@ class PriceUse:
     as_of: date | None
     """None: its source has no date, which counts as older than any date."""
     usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class LivePrices:
+    """Instance prices of a region that were read for one plan, in place of the snapshot's."""
+
+    offerings: tuple[Offering, ...]
+    """Empty: they could not be read."""
+    warning: str
+    """Why not; empty when they were."""
 
 
 def compute_prices(bill: Sequence[TierBill]) -> tuple[PriceUse, ...]:

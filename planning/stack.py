@@ -27,7 +27,7 @@ from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
 from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
-from planning.price_dates import PriceUse, age_warning, compute_prices, oldest_date
+from planning.price_dates import LivePrices, PriceUse, age_warning, compute_prices, oldest_date
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
@@ -53,11 +53,13 @@ def plan_config(
     config: Mapping[str, object],
     encrypted: Collection[str] = SECRET_KEYS,
     today: date | None = None,
+    live: LivePrices | None = None,
 ) -> tuple[StackSettings, Plan]:
     """Read and plan a stack from its raw configuration. Raises ``ConfigurationError`` with every problem of it.
 
     ``encrypted``: the keys whose values are stored encrypted. ``today``: the first day of the month; it decides which
-    prices are old and which Kubernetes versions cost more. None: the plan says nothing of either.
+    prices are old and which Kubernetes versions cost more. None: the plan says nothing of either. ``live``: prices in
+    place of the snapshot's.
     """
     reading = read(region, config, encrypted)
     problems = list(reading.problems)
@@ -65,7 +67,7 @@ def plan_config(
         if isinstance(region, str):
             problems += region_problems(region)
         raise ConfigurationError(problems)
-    stack = _Stack.look_up(reading.settings, reading.tier_positions, problems)
+    stack = _Stack.look_up(reading.settings, reading.tier_positions, problems, live)
     if stack is None or problems:
         raise ConfigurationError(problems)
     return reading.settings, stack.plan(today)
@@ -96,9 +98,16 @@ class _Stack:
     settings: StackSettings
     demands: tuple[TierDemand, ...]
     bills: StackBills
+    live: LivePrices | None
 
     @classmethod
-    def look_up(cls, settings: StackSettings, positions: tuple[int, ...], problems: list[Problem]) -> _Stack | None:
+    def look_up(
+        cls,
+        settings: StackSettings,
+        positions: tuple[int, ...],
+        problems: list[Problem],
+        live: LivePrices | None = None,
+    ) -> _Stack | None:
         """Find what the settings name, adding a problem for what is not there; None when nothing can be planned."""
         region_wrong = region_problems(settings.region)
         # A region that is missing has its problem already.
@@ -107,7 +116,7 @@ class _Stack:
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
         problems += zone_problems(settings.region, settings.network, least_zones)
         working = open_hours(settings.schedule.working_hours)
-        offered = usable_offerings(settings.region, settings.capacity)
+        offered = usable_offerings(settings.region, settings.capacity, live.offerings if live else ())
         demands: list[TierDemand] = []
         found: list[tuple[str, TierDemand]] = []
         for position, tier in zip(positions, settings.tiers, strict=True):
@@ -124,7 +133,7 @@ class _Stack:
             problem = _unservable(path, demand, bills)
             if problem:
                 problems.append(problem)
-        return None if problems else cls(settings, tuple(demands), bills)
+        return None if problems else cls(settings, tuple(demands), bills, live)
 
     def plan(self, today: date | None) -> Plan:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
@@ -151,7 +160,7 @@ class _Stack:
             drivers=drivers,
             what_ifs=self._what_ifs(fixed),
             prices_as_of=oldest_date(prices),
-            price_source=_PRICE_SOURCE,
+            price_source=_LIVE_SOURCE if self.live and self.live.offerings else _PRICE_SOURCE,
         )
         plan = Plan(
             region=self.settings.region,
@@ -171,6 +180,8 @@ class _Stack:
         if over and self.settings.budget.when_exceeded == "fail":
             raise ConfigurationError([over])
         of_today = _of_today(prices, self.settings.region, today)
+        if self.live and self.live.warning:
+            of_today = (self.live.warning, *of_today)
         warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over, today=of_today)
         if baseline.poorly_measured:
             warnings = ("the baseline runs on GPUs over PCIe, which are poorly measured: it may be 40 % off", *warnings)
@@ -340,6 +351,7 @@ def _inseparable(path: str, demand: TierDemand, bills: StackBills) -> Problem | 
 
 
 _PRICE_SOURCE = "snapshot in planning/facts/data; each price with its source and date"
+_LIVE_SOURCE = f"instances: AWS Price List and spot history, read for this plan; the rest: {_PRICE_SOURCE}"
 
 
 def _of_today(prices: Sequence[PriceUse], region: str, today: date | None) -> tuple[str, ...]:

@@ -67,9 +67,16 @@ def clients(region: str, *, attempts: int, read_timeout_s: float) -> Clients:
 
 
 def read_market(
-    of: Clients, region: str, types: Sequence[str], now: datetime, progress: Progress = lambda _: None
+    of: Clients,
+    region: str,
+    types: Sequence[str],
+    now: datetime,
+    progress: Progress = lambda _: None,
+    *,
+    fixed: bool = True,
 ) -> Market:
-    """Read what a region offers of ``types`` and at which prices. Raises ``PriceError``.
+    """Read what a region offers of ``types`` and at which prices, and with ``fixed`` the fixed ones. Raises
+    ``PriceError``.
 
     ``progress`` is told before each page what is read; it may raise to give up.
     """
@@ -78,8 +85,8 @@ def read_market(
         raise PriceError(f"region {region}: AWS offers none of the {len(types)} instance types that are known here")
     spot = _spot(of.ec2, region, sorted(zones), now, progress)
     on_demand = _on_demand(of.pricing, region, set(types), progress)
-    fixed = _fixed(of.pricing, region, progress)
-    return Market(region, now.date(), zones, on_demand, spot, fixed)
+    other = _fixed(of.pricing, region, progress) if fixed else {}
+    return Market(region, now.date(), zones, on_demand, spot, other)
 
 
 def _zones(ec2: Client, region: str, types: Sequence[str], progress: Progress) -> dict[str, frozenset[str]]:

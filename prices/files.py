@@ -14,7 +14,7 @@ from pathlib import Path
 from planning.facts.fixed_prices import REFERENCE_REGION, read_fixed_prices
 from planning.facts.instances import INSTANCE_PRICES, SPOT_RANGES, offerings, regions
 from planning.facts.table import DATA, InvalidTable, read_header
-from prices.market import SOURCE, Market, PriceError, spot_range
+from prices.market import SOURCE, Market, PriceError, require_complete, spot_range
 
 FIXED_PRICES = "fixed_prices.csv"
 PRICE_FILES = (INSTANCE_PRICES, SPOT_RANGES, FIXED_PRICES)
@@ -117,12 +117,8 @@ def refreshed(tables: Mapping[str, Table], market: Market) -> Refresh:
     hardware = {cells["instance_type"]: cells for cells in instances.cells()}
     # p5e is sold without an on-demand price everywhere.
     sold = {cells["instance_type"] for cells in instances.cells() if cells["on_demand_usd_per_hour"]}
+    require_complete(market, sold)
     offered = [name for name in hardware if name in market.zones]
-    missing = [name for name in offered if name in sold and name not in market.on_demand]
-    if missing:
-        raise PriceError(
-            f"the Price List has no on-demand price in {market.region} for {', '.join(missing)}, which EC2 offers there"
-        )
     new = [_instance_row(hardware[name], market) for name in offered]
     ranges = [_range_row(name, market) for name in offered if name in market.spot]
     fixed, fixed_old = tables[FIXED_PRICES], _fixed_of(tables, market.region)

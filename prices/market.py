@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
 from planning.facts.instances import Offering, instance_types, offerings
+from planning.fixed import SYSTEM_FAMILIES
 
 #: A zone whose spot price is at least this share of on-demand has no capacity to spare.
 _AT_ON_DEMAND = 0.97
@@ -54,6 +55,22 @@ def spot_range(market: Market, instance_type: str) -> SpotRange | None:
     on_demand = market.on_demand.get(instance_type)
     full = None if on_demand is None else sum(price >= _AT_ON_DEMAND * on_demand for price in prices)
     return SpotRange(statistics.median(prices), min(prices), max(prices), len(prices), full)
+
+
+def require_complete(market: Market, sold: Iterable[str]) -> None:
+    """Raise ``PriceError`` for a market that no plan can be made of.
+
+    ``sold``: types that have an on-demand price somewhere, so that none here is a hole and not a fact.
+    """
+    missing = [name for name in sold if name in market.zones and name not in market.on_demand]
+    if missing:
+        named = ", ".join(sorted(missing))
+        raise PriceError(
+            f"the Price List has no on-demand price in {market.region} for {named}, which EC2 offers there"
+        )
+    if not any(name.split(".")[0] in SYSTEM_FAMILIES for name in market.on_demand):
+        families = ", ".join(SYSTEM_FAMILIES)
+        raise PriceError(f"{market.region} has no price of {families}, which the system nodes run on")
 
 
 def live_offerings(market: Market) -> tuple[Offering, ...]:

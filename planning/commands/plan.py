@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from planning.commands.common import as_json
+from planning.commands.planned import planned
 from planning.outputs import alternatives, plan_outputs
-from planning.stack import plan_config
 from planning.stackfile import read_stack
 
 
@@ -21,7 +20,7 @@ def configure(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> str:
     """Return what the command prints."""
     stack = read_stack(arguments.stackfile)
-    _, plan = plan_config(stack.region, stack.values, stack.encrypted, datetime.now(UTC).date())
+    _, plan = planned(stack)
     if arguments.json:
         return as_json({**plan_outputs(plan), "alternatives": alternatives(plan)})
     from planning.report.terminal import report  # noqa: PLC0415 (rich is slow to import, and data needs none of it)

@@ -1,0 +1,19 @@
+"""A stack file planned as of now: the edge at which commands meet the clock and, where a stack asks for it, AWS."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+
+from planning.plan import Plan
+from planning.stack import plan_config
+from planning.stackfile import StackFile
+from settings import StackSettings
+
+
+def planned(stack: StackFile) -> tuple[StackSettings, Plan]:
+    """Plan a stack file from today on, at live prices when it asks for them. Raises ``ConfigurationError``."""
+    now = datetime.now(UTC)
+    # By name, as the command of that room: no module of the planner imports it.
+    live = import_module("prices.live").live_prices(stack.region, stack.values, now)
+    return plan_config(stack.region, stack.values, stack.encrypted, now.date(), live)
