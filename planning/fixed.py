@@ -161,7 +161,7 @@ class _Items:
         origin = ""
         if price.substituted:
             origin = ", derived" if price.band != (1.0, 1.0) else f", {REFERENCE_REGION}'s, the same everywhere"
-        self._append(name, basis, quantity * price.usd, price.as_of, price.band, origin)
+        self._append(name, basis, PriceUse(item, price.as_of, quantity * price.usd), price.band, origin)
 
     def add_nodes(self, count: int, node: Offering, holds: str) -> None:
         """Add on-demand nodes that always run."""
@@ -169,15 +169,14 @@ class _Items:
         basis = f"{count} x {HOURS_PER_MONTH:,.1f} hours of {node.instance.name} on-demand x {usd:.4f}, with {holds}"
         band = (1 - DERIVED_ON_DEMAND_ERROR, 1 + DERIVED_ON_DEMAND_ERROR) if node.derived else (1.0, 1.0)
         origin = ", derived" if node.derived else ""
-        self._append("system nodes", basis, count * HOURS_PER_MONTH * usd, node.as_of, band, origin)
+        use = PriceUse(f"{node.instance.name} on-demand", node.as_of, count * HOURS_PER_MONTH * usd)
+        self._append("system nodes", basis, use, band, origin)
 
-    def _append(
-        self, name: str, basis: str, usd: float, as_of: date | None, band: tuple[float, float], origin: str
-    ) -> None:
-        usd = round(usd, 2)
-        dated = as_of.isoformat() if as_of else "undated"
+    def _append(self, name: str, basis: str, use: PriceUse, band: tuple[float, float], origin: str) -> None:
+        usd = round(use.usd, 2)
+        dated = use.as_of.isoformat() if use.as_of else "undated"
         self._items.append(CostItem(name, "fixed", None, usd, f"{basis} ({dated}{origin})"))
-        self._prices.append(PriceUse(name, as_of, usd))
+        self._prices.append(use)
         self._less += usd * (band[0] - 1)
         self._more += usd * (band[1] - 1)
 

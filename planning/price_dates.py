@@ -18,6 +18,7 @@ class PriceUse:
     """A price that a plan used, and the part of the month that rests on it."""
 
     name: str
+    """As in the price files: an item of ``fixed_prices.csv``, or an instance type and how it is bought."""
     as_of: date | None
     """None: its source has no date, which counts as older than any date."""
     usd: float

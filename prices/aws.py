@@ -58,7 +58,7 @@ def clients(region: str, *, attempts: int, read_timeout_s: float) -> Clients:
         if region not in known:
             raise PriceError(f"region {region!r} is no AWS region; {did_you_mean(region, known)}")
         config = Config(
-            retries={"mode": "standard", "max_attempts": attempts}, connect_timeout=3, read_timeout=read_timeout_s
+            retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=3, read_timeout=read_timeout_s
         )
         return Clients(
             cast(Client, session.client("ec2", region_name=region, config=config)),

@@ -30,7 +30,7 @@ def live_prices(
 
     Whatever fails, the snapshot's prices stand and a warning says why. Never raises.
     """
-    settings = read(region, config).settings
+    settings = read(region, config).settings if config.get("prices") else None
     if settings is None or not settings.prices.live:
         return None
     started = time.monotonic()

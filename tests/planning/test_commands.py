@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,29 @@ def test_evaluate_says_what_is_wrong_with_a_file(
     printed = capsys.readouterr()
     assert words in printed.err
     assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("instance_prices.csv", ",250,0.8048,", ",250,0,", "on_demand_usd_per_hour is 0; a price is above 0"),
+        ("instance_prices.csv", "us-east-1,g6.xlarge,", "us-east-1,g6.xlrge,", "unknown instance type 'g6.xlrge'"),
+        ("fixed_prices.csv", "us-east-1,alb,hour,0.0225,", "us-east-1,alb,hour,-1,", "usd is -1, below 0"),
+    ],
+)
+def test_a_plan_on_a_broken_price_file_says_which_line(
+    tmp_path: Path, name: str, old: str, new: str, message: str
+) -> None:
+    for part in ("planning", "prices"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "settings.py", tmp_path)
+    path = tmp_path / "planning" / "facts" / "data" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    line = text[: text.index(old)].count("\n") + 1
+    command = [sys.executable, "-m", "planning", "plan", PROD]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{name}:{line}: {message}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -465,7 +465,13 @@ def test_the_planner_imports_neither_boto3_nor_the_room_of_live_prices() -> None
         assert "import prices" not in text, path
 
 
-def test_making_clients_calls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_try_again_and_ask_the_price_list_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    made = aws.clients(REGION, attempts=1, read_timeout_s=1)
-    assert made.pricing is not made.ec2
+    made: tuple[Any, Any] = aws.clients(REGION, attempts=8, read_timeout_s=30)
+    assert [client.meta.region_name for client in made] == [REGION, "us-east-1"]
+    for client in made:
+        # Throttled calls are tried again with growing waits.
+        assert client.meta.config.retries["mode"] == "standard"
+        assert client.meta.config.retries["total_max_attempts"] == 8
