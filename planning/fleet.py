@@ -161,6 +161,8 @@ class TierFleet:
 
     def load_per_hour(self, prefill_share: float) -> tuple[float, ...]:
         """The load of every hour in requests of mean length, where so much of a replica's time goes to prompts."""
+        if self.shape.prompts is self.shape.answers is self.shape.weights:
+            return self.requests_per_hour
         if prefill_share not in self._loads:
             mean = self._mean_requests_per_second * 3600
             self._loads[prefill_share] = tuple(

@@ -134,15 +134,13 @@ def _whole_hours(
     week = [in_hours if is_working else outside for is_working in working]
     kept = (week * -(-hours // len(week)))[:hours]
     peak = max(min(busiest, most), rule.minimum, rule.working_hours, least)
-    wanted, chance = [float(peak)] * hours, 0.0
+    wanted, chance = (float(peak),) * hours, 0.0
     if rule.follows_load:
         levels = _Levels(rule, load_per_hour)
-        known: dict[tuple[float, int], tuple[float, float]] = {}
-        for hour, key in enumerate(zip(levels.rounded(load_per_hour), kept, strict=True)):
-            if key not in known:
-                known[key] = levels.of(key[0], key[1] or 1)
-            wanted[hour], starts = known[key]
-            chance += starts
+        kinds = list(zip(levels.rounded(load_per_hour), kept, strict=True))
+        known = {kind: levels.of(kind[0], kind[1] or 1) for kind in set(kinds)}
+        wanted, started = zip(*(known[kind] for kind in kinds), strict=True)
+        chance = sum(started)
     month = _sleeping_month if 0 in week else _awake_month
     held, starts, waiting_hours = month(requests_per_hour, wanted, kept, rule)
     starts, waiting_hours = starts + chance, waiting_hours + chance * rule.node_idle_s / 3600
@@ -190,7 +188,9 @@ class _Levels:
         """
         load = load_per_hour / 3600 / self._rule.requests_per_second_per_replica
         mean = starts = 0.0
-        for deviations, weight in self._points if load > 0 else ():
+        if load <= 0:
+            return 0.0, 0.0
+        for deviations, weight in self._points:
             burst = max(1.0, self._burst + deviations * self._burst_spread)
             count, started = self._by_chance(load * burst, kept)
             mean, starts = mean + weight * count, starts + weight * started
@@ -238,7 +238,7 @@ def _spread_of_largest(count: float) -> float:
 
 
 def _awake_month(
-    _: Sequence[float], wanted: list[float], kept: list[int], rule: ScalingRule
+    _: Sequence[float], wanted: Sequence[float], kept: list[int], rule: ScalingRule
 ) -> tuple[list[float], float, float]:
     """Mean replicas of each hour, starts, and hours of nodes without a replica, where some replica is always kept.
 
@@ -263,7 +263,7 @@ def _awake_month(
 
 
 def _sleeping_month(
-    requests_per_hour: Sequence[float], wanted: list[float], kept: list[int], rule: ScalingRule
+    requests_per_hour: Sequence[float], wanted: Sequence[float], kept: list[int], rule: ScalingRule
 ) -> tuple[list[float], float, float]:
     """The same where the last replica sleeps while idle: at every hour, or outside working hours.
 
@@ -299,11 +299,15 @@ def _sleeping_month(
             else:
                 share = state.awake_share + ahead * state.settling_s / 3600 * (1 - left)
                 # The rest of the replicas goes when the window is over, and comes anew in an hour that needs more.
-                serving = share * after + window * max(0, before - after) * awake
-                more = max(0, after - max(1, before)) * share
+                serving = share * after
+                more = 0.0
+                if after < before:
+                    serving += window * (before - after) * awake
+                elif after > 1:
+                    more = (after - (before if before > 1 else 1)) * share
                 # Wake-ups come out of sleep: of less than usual, fewer. The first of a day finds no node still idle.
                 asleep = (1 - share) / (1 - state.awake_share) if state.awake_share < 1 else 0.0
-                first = max(0.0, -ahead) * (1 - left)
+                first = -ahead * (1 - left) if ahead < 0 else 0.0
                 new = (state.new_nodes * asleep + first * gone * (1 - state.node_gone)) * after + more
                 starting_s = (first * rule.cold_start_s if state.awake_share == 1 else 0.0) * after
                 waiting = state.waiting_share * asleep * after + (starting_s + more * rule.node_idle_s) / 3600

@@ -213,9 +213,10 @@ def from_trace(source: Trace) -> Shape:
         sums = [sum(series[start : start + per_hour]) for start in range(0, count * per_hour, per_hour)]
         return _over_mean(_tiled(sums, min(math.lcm(count, HOURS_PER_WEEK), round(HOURS_PER_MONTH))))
 
-    weights, prompts, answers = (
-        tuple(hours(series)) for series in (source.requests, source.input_tokens, source.output_tokens)
-    )
+    weights = tuple(hours(source.requests))
+    prompts = answers = weights
+    if not source.input_tokens == source.output_tokens == source.requests:
+        prompts, answers = tuple(hours(source.input_tokens)), tuple(hours(source.output_tokens))
     weeks = [sum(weights[at : at + HOURS_PER_WEEK]) for at in range(0, count - HOURS_PER_WEEK + 1, HOURS_PER_WEEK)]
     return Shape(
         source.name,
