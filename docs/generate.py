@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined  # noqa: E402 (the repository's root
 
 import settings  # noqa: E402
 from docs.right_sizing import right_sizing_page  # noqa: E402
+from docs.traffic import traffic_page  # noqa: E402
 
 SECTIONS = {
     settings.TierSettings: "tiers[]",
@@ -90,3 +91,4 @@ def _meanings(model: str) -> dict[str, str]:
 if __name__ == "__main__":
     (ROOT / "docs" / "configuration.md").write_text(settings_page())
     (ROOT / "docs" / "right-sizing.md").write_text(right_sizing_page())
+    (ROOT / "docs" / "traffic.md").write_text(traffic_page())

@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -12,9 +14,10 @@ def test_the_settings_page_is_up_to_date_and_explains_every_key() -> None:
     assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
-def test_the_right_sizing_page_is_up_to_date() -> None:
-    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["right_sizing_page"]()
-    assert (ROOT / "docs" / "right-sizing.md").read_text() == page, "run `make docs`"
+@pytest.mark.parametrize("name", ["right-sizing", "traffic"])
+def test_pages_made_from_the_code_are_up_to_date(name: str) -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))[f"{name.replace('-', '_')}_page"]()
+    assert (ROOT / "docs" / f"{name}.md").read_text() == page, "run `make docs`"
 
 
 def test_the_readme_shows_the_figures_that_prod_has_now() -> None:
