@@ -64,7 +64,7 @@ def _scaled(args: TierAutoscalerArgs) -> dict[str, dict[str, Any]]:
     if tier.disaggregation is not None:
         return _roles(args, tier.disaggregation)
     triggers = [
-        *_following_the_router(args, tier.replicas, tier.serving.concurrency),
+        *_following_the_router(args, tier.replicas, tier.serving.autoscaler_target),
         *_clock(args, tier.replicas),
     ]
     return {engine_deployment(tier.name): _spec(args, tier.replicas, triggers)}
@@ -160,8 +160,7 @@ def _prometheus(args: TierAutoscalerArgs, name: str, query: str, threshold: floa
         "metadata": {
             "serverAddress": args.prometheus_url,
             "query": query,
-            # One request runs on one replica, even where the plan's mean of running requests is below one.
-            "threshold": tier_queries.number(max(threshold, 1)),
+            "threshold": tier_queries.number(threshold),
             "activationThreshold": "0",
             # No answer is an error, and keeps replicas as they are; the default takes it for zero.
             "ignoreNullValues": "false",

@@ -150,7 +150,9 @@ class ServingPoint:
     """95th percentile."""
     requests_per_second: float
     concurrency: float
-    """Mean number of running requests at that rate: the scaler's target."""
+    """Mean number of running requests at that rate."""
+    autoscaler_target: float
+    """Running requests, on average over the load window, for each of which the autoscaler wants a replica."""
     output_tokens_per_second: float
     source: str
     """What the speed rests on, the formula or measurements, and its band."""

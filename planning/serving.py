@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+from planning.cold_start import LOAD_WINDOW_S
 from planning.memory import kv_bytes_per_sequence
 from planning.speed import ReplicaSpeed
 
@@ -111,6 +112,13 @@ class Load:
     def stay_s(self) -> float:
         """Mean time from a request's first prefill to its last token (Little's law), seconds."""
         return self.concurrency / self.requests_per_second
+
+    @property
+    def autoscaler_target(self) -> float:
+        """Running requests, on average over the load window, for which one replica is wanted: those of its largest
+        rate. Of a replica that is full with less than one request in a window, that one.
+        """
+        return max(self.concurrency, self.stay_s / LOAD_WINDOW_S)
 
 
 class _State(NamedTuple):

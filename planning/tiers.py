@@ -126,6 +126,7 @@ def _serving_point(part: TierBill) -> ServingPoint:
         tpot_ms=load.tpot_p95_ms,
         requests_per_second=load.requests_per_second,
         concurrency=load.concurrency,
+        autoscaler_target=load.autoscaler_target,
         output_tokens_per_second=load.requests_per_second * demand.workload.output_tokens,
         source=f"{speed_source(option.measured)}; cost {100 * (low - 1):+.0f} % to {100 * (high - 1):+.0f} %",
     )
@@ -206,7 +207,7 @@ def _disaggregation(
 
     return DisaggregationPlan(
         prefill=role("prefill", loads.prefill_concurrency, apart.prefill.peak_replicas),
-        decode=role("decode", loads.decode.concurrency, apart.decode.peak_replicas),
+        decode=role("decode", loads.decode.autoscaler_target, apart.decode.peak_replicas),
         kv_store_gib=wanted.kv_store_gib,
         shared_store=wanted.shared_store,
         non_cached_tokens=NON_CACHED_TOKENS,

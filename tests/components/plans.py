@@ -60,6 +60,7 @@ QUALITY = TierPlan(
         tpot_ms=45.0,
         requests_per_second=1.9,
         concurrency=24.0,
+        autoscaler_target=24.0,
         output_tokens_per_second=480.0,
         source="sample",
     ),

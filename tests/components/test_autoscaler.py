@@ -134,10 +134,9 @@ def test_a_tier_of_llama_cpp_grows_by_what_waits_for_its_slots() -> None:
     assert tier_queries.QUEUED in query
 
 
-def test_one_request_never_orders_a_second_replica() -> None:
-    # Slow tiers are planned for less than one running request on average.
-    idle = replace(SMALL, serving=replace(SMALL.serving, concurrency=0.08))
-    assert trigger(spec(idle), "running")["metadata"]["threshold"] == "1"
+def test_a_slow_tier_grows_beyond_the_fraction_of_a_request_that_fills_its_replica_on_average() -> None:
+    idle = replace(SMALL, serving=replace(SMALL.serving, autoscaler_target=0.08))
+    assert trigger(spec(idle), "running")["metadata"]["threshold"] == "0.08"
 
 
 def test_the_numbers_are_the_plans() -> None:

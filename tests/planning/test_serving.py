@@ -5,13 +5,14 @@ It proves nothing about vLLM itself: that is the simulation's part, and the spee
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
 from planning.facts.checkpoints import checkpoints
 from planning.facts.gpus import gpu
 from planning.facts.models import model
-from planning.serving import LoadModel, Target, Workload
+from planning.serving import Load, LoadModel, Target, Workload
 from planning.simulation import Limits, OpenLoop, Outcome, Traffic, gamma, simulate
 from planning.speed import ReplicaSpeed, gpu_speed
 
@@ -186,3 +187,11 @@ def test_a_replica_short_of_cache_is_filled_but_not_over_filled(
     assert load is not None
     assert over_target(simulated(speed, workload, load.requests_per_second, kv_tokens), target) <= 1
     assert over_target(simulated(speed, workload, load.requests_per_second * 1.25, kv_tokens), target) > 1
+
+
+def test_one_request_in_a_load_window_never_asks_for_a_second_replica() -> None:
+    """A request that stays for 60 s is 0.2 running ones on average over 300 s."""
+    often = Load(0.5, 1 / 120, 0.0, 0.0, 0.0, 0.0, 1)
+    assert often.autoscaler_target == 0.5
+    seldom = replace(often, concurrency=0.1, requests_per_second=1 / 600)
+    assert seldom.autoscaler_target == pytest.approx(60 / 300)
