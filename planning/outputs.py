@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypedDict
 
+from planning.cents import bill_in_cents, to_cents
 from planning.plan import Plan, TierPlan
 
 CURRENCY = "USD"
@@ -83,10 +85,11 @@ class PlanOutputs(TypedDict):
 def plan_outputs(plan: Plan) -> PlanOutputs:
     """The plan in the names of the stack outputs. Money to the cent, times to the tenth of a millisecond."""
     forecast = plan.forecast
+    bill = bill_in_cents(forecast)
     return PlanOutputs(
         projectedMonthlyCost=MonthlyCost(
             low=round(forecast.total.low, 2),
-            expected=round(forecast.total.expected, 2),
+            expected=bill.total / 100,
             high=round(forecast.total.high, 2),
             baseline=round(forecast.baseline_usd, 2),
             currency=CURRENCY,
@@ -95,7 +98,7 @@ def plan_outputs(plan: Plan) -> PlanOutputs:
         ),
         projectedCostByTier={
             cost.tier: CostByTier(
-                expected=round(cost.expected_usd, 2),
+                expected=bill.by_tier.get(cost.tier, 0) / 100,
                 low=round(cost.low_usd, 2),
                 high=round(cost.high_usd, 2),
                 perMillionTokens=round(cost.usd_per_million_tokens, 4),
@@ -109,19 +112,89 @@ def plan_outputs(plan: Plan) -> PlanOutputs:
             )
             for cost in forecast.tiers
         },
-        projectedSavings=[
-            Saving(
-                lever=step.lever,
-                monthlyUsd=round(step.monthly_usd, 2),
-                savedUsd=round(step.saved_usd, 2),
-                savedPercent=round(step.saved_percent, 2),
-                cumulativePercent=round(step.cumulative_percent, 2),
-                aloneUsd=None if step.alone_usd is None else round(step.alone_usd, 2),
-            )
-            for step in forecast.savings
-        ],
+        projectedSavings=list(_savings(plan)),
         plan={tier.name: _tier(tier) for tier in plan.tiers},
         warnings=[*plan.warnings, *plan.advice],
+    )
+
+
+def _savings(plan: Plan) -> Iterator[Saving]:
+    """The steps in whole cents: each saving is the difference of the months around it, so that they add up."""
+    before = to_cents(plan.forecast.baseline_usd)
+    for step in plan.forecast.savings:
+        after = to_cents(step.monthly_usd)
+        yield Saving(
+            lever=step.lever,
+            monthlyUsd=after / 100,
+            savedUsd=(before - after) / 100,
+            savedPercent=round(step.saved_percent, 2),
+            cumulativePercent=round(step.cumulative_percent, 2),
+            aloneUsd=None if step.alone_usd is None else round(step.alone_usd, 2),
+        )
+        before = after
+
+
+class Item(TypedDict):
+    """One line of the bill. Rounded so that all of them add up to the expected month."""
+
+    name: str
+    category: str
+    tier: str | None
+    usd: float
+    basis: str
+
+
+class RangeDriver(TypedDict):
+    """One uncertainty, and what it alone changes the month by."""
+
+    name: str
+    lowUsd: float
+    highUsd: float
+    why: str
+
+
+class OtherRequirement(TypedDict):
+    """The month under another requirement."""
+
+    name: str
+    expected: float
+    baseline: float
+    savedPercent: float
+
+
+class BillDetails(TypedDict):
+    """What stands behind the projected month."""
+
+    region: str
+    items: list[Item]
+    drivers: list[RangeDriver]
+    whatIfs: list[OtherRequirement]
+
+
+def bill_details(plan: Plan) -> BillDetails:
+    """The bill item by item, what moves it, and other requirements: what ``--json`` prints beside the outputs."""
+    forecast = plan.forecast
+    return BillDetails(
+        region=plan.region,
+        items=[
+            Item(name=item.name, category=item.category, tier=item.tier, usd=cents / 100, basis=item.basis)
+            for item, cents in zip(forecast.items, bill_in_cents(forecast).items, strict=True)
+        ],
+        drivers=[
+            RangeDriver(
+                name=driver.name, lowUsd=round(driver.low_usd, 2), highUsd=round(driver.high_usd, 2), why=driver.why
+            )
+            for driver in forecast.drivers
+        ],
+        whatIfs=[
+            OtherRequirement(
+                name=what_if.name,
+                expected=round(what_if.expected_usd, 2),
+                baseline=round(what_if.baseline_usd, 2),
+                savedPercent=round(what_if.saved_percent, 2),
+            )
+            for what_if in forecast.what_ifs
+        ],
     )
 
 

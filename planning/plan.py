@@ -308,6 +308,8 @@ class TierCost:
     """The same month at the API prices of the settings; None without them."""
     break_even_requests_per_day: float | None = None
     """From here on serving it yourself is cheaper than the API; None: never, or no prices given."""
+    article_usd_per_million_tokens: float | None = None
+    """What the article's routing table has for a model of this size; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

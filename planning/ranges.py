@@ -9,6 +9,7 @@ from planning.bill import Levers, StackBills, TierBill, TierDemand
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR
 from planning.fixed import FixedCosts
+from planning.facts.article import article_usd_per_million_tokens
 from planning.fleet import Uncertainty
 from planning.plan import CostRange, Driver, TierCost
 from planning.traffic import DAYS_PER_MONTH
@@ -123,6 +124,7 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
                 replica_hours=hours,
                 spot_share=fleet.price.spot_share * (1 - fleet.floor_hours / hours) if hours else 0.0,
                 utilization=requests / (hours * 3600 * rate) if hours else 0.0,
+                article_usd_per_million_tokens=article_usd_per_million_tokens(demand.architecture.params_billion),
             )
         )
     return tuple(result)

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planning.plan import Plan, TierCost, TierPlan
+from planning.cents import bill_in_cents
+from planning.plan import CostItem, Plan, TierCost, TierPlan
+from planning.report.claims import article_rows, claims
+from planning.report.figures import cents, hardware, money, replicas
 
 WIDTH = 100
 _BAR = 16
@@ -27,6 +30,7 @@ def report(plan: Plan, stack: str, *, color: bool) -> str:
     _tiers(console, plan)
     _bill(console, plan)
     _savings(console, plan)
+    _article(console, plan)
     _alternatives(console, plan)
     _warnings(console, plan)
     return _text(console)
@@ -60,17 +64,11 @@ def _wrapped(console: Console, text: str, *, first: str = "  ", rest: str = "  "
 
 
 def _table(*columns: tuple[str, str], gap: int = 2) -> Table:
-    """A table with plain rules; each column is its heading and ``left`` or ``right``."""
+    """A table with plain rules; each column is its heading and ``left`` or ``right``. Cells that are too wide wrap."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0), header_style="bold", show_edge=False)
     for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
     return table
-
-
-def money(usd: float) -> str:
-    """Dollars as people read them: whole above 100, cents below."""
-    sign = "-" if usd < -0.005 else ""
-    return f"{sign}${abs(usd):,.0f}" if abs(usd) >= 100 else f"{sign}${abs(usd):,.2f}"
 
 
 def _month(console: Console, plan: Plan, stack: str) -> None:
@@ -92,10 +90,16 @@ def _month(console: Console, plan: Plan, stack: str) -> None:
     )
     if moved:
         _wrapped(console, f"The range comes from: {moved}.", style="dim")
+    _wrapped(
+        console,
+        f"Prices of {plan.region}, the oldest of {forecast.prices_as_of}: {forecast.price_source}.",
+        style="dim",
+    )
     for what_if in forecast.what_ifs:
-        console.print(
-            f"  With {what_if.name}: {money(what_if.expected_usd)} expected, "
-            f"{money(what_if.baseline_usd)} baseline, {what_if.saved_percent:.0f} % saved"
+        _wrapped(
+            console,
+            f"With {what_if.name}: {money(what_if.expected_usd)} expected, "
+            f"{money(what_if.baseline_usd)} baseline, {what_if.saved_percent:.0f} % saved",
         )
 
 
@@ -116,10 +120,10 @@ def _tiers(console: Console, plan: Plan) -> None:
     for tier in plan.tiers:
         cost = costs[tier.name]
         table.add_row(
-            _shortened(tier.name, 10),
-            _shortened(tier.model_id.rpartition("/")[2], 21),
-            _shortened(_hardware(tier), 18),
-            _replicas(tier),
+            _cell(tier.name, 10),
+            _cell(tier.model_id.rpartition("/")[2], 21),
+            _cell(hardware(tier), 18),
+            _cell(replicas(tier), 9),
             f"{tier.serving.ttft_ms:,.0f}",
             f"{tier.serving.tpot_ms:,.0f}",
             money(cost.expected_usd),
@@ -127,13 +131,13 @@ def _tiers(console: Console, plan: Plan) -> None:
         )
         table.add_row(
             "",
-            _shortened(f"{tier.checkpoint.method}, {tier.serving.requests_per_second:.2g} req/s", 21),
+            _cell(f"{tier.checkpoint.method}, {tier.serving.requests_per_second:.2g} req/s", 21),
             f"{100 * cost.spot_share:.0f} % spot of {len(tier.instance_types)}",
             f"{100 * cost.utilization:.0f} % used",
             f"of {tier.ttft_target_ms:,.0f}",
             f"of {tier.tpot_target_ms:,.0f}",
-            _cost_range(cost),
-            f"{cost.usd_per_million_tokens_saturated:.3f} full",
+            _cell(_cost_range(cost), 13),
+            _cell(f"{cost.usd_per_million_tokens_saturated:.3f} full", 11),
             style="dim",
         )
     console.print(table)
@@ -156,16 +160,9 @@ def _tiers(console: Console, plan: Plan) -> None:
             _wrapped(console, line, style="dim")
 
 
-def _hardware(tier: TierPlan) -> str:
-    return f"{tier.gpus_per_replica} x {tier.gpu}" if tier.gpu else f"CPU {tier.instance_types[0]}"
-
-
-def _replicas(tier: TierPlan) -> str:
-    apart = tier.disaggregation
-    if apart is not None:
-        prefill, decode = apart.prefill.replicas, apart.decode.replicas
-        return f"{prefill.minimum}-{prefill.maximum}p {decode.minimum}-{decode.maximum}d"
-    return f"{tier.replicas.minimum}-{tier.replicas.maximum}"
+def _cell(text: str, width: int) -> str:
+    """A cell that wraps at spaces and hyphens, so that a long name is still all there."""
+    return "\n".join(textwrap.wrap(text, width)) or text
 
 
 def _cost_range(cost: TierCost) -> str:
@@ -175,15 +172,21 @@ def _cost_range(cost: TierCost) -> str:
 def _bill(console: Console, plan: Plan) -> None:
     _heading(console, "Bill")
     table = _table(("item", "left"), ("a month", "right"), ("from", "left"))
-    for item in plan.forecast.items:
-        if item.usd >= 0.005:
-            table.add_row(_shortened(item.name, 36), money(item.usd), _shortened(item.basis, 52))
-    table.add_row(Text("expected", style="bold"), Text(money(plan.forecast.total.expected), style="bold"), "")
+    bill = bill_in_cents(plan.forecast)
+
+    def subtotal(name: str, amount: int) -> None:
+        table.add_row(Text(name, style="bold"), Text(cents(amount), style="bold"), "")
+
+    def items(category: str) -> list[tuple[CostItem, int]]:
+        pairs = zip(plan.forecast.items, bill.items, strict=True)
+        return [(item, amount) for item, amount in pairs if item.category == category and amount]
+
+    for category, amount in (("compute", bill.compute), ("fixed", bill.fixed)):
+        for item, usd in items(category):
+            table.add_row(_cell(item.name, 40), cents(usd), item.basis)
+        subtotal(category, amount)
+    subtotal("expected", bill.total)
     console.print(table)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def _savings(console: Console, plan: Plan) -> None:
@@ -217,6 +220,24 @@ def _savings(console: Console, plan: Plan) -> None:
         "Steps add up. Alone: what the month would cost more with only this lever off; these do not add up, levers "
         "overlap. Right-sizing is in the baseline already; alone: on an L4 up to 13B, else on 40 GB A100s. Quoted: "
         "what people print for the lever.",
+        style="dim",
+    )
+
+
+def _article(console: Console, plan: Plan) -> None:
+    _heading(console, "Beside the article")
+    for claim in claims(plan):
+        first = f"  {claim.name}: {claim.quoted_percent:.0f} % quoted, {claim.ours_percent:.0f} % here; "
+        _wrapped(console, claim.why, first=first, rest="    ")
+    console.print()
+    table = _table(("$ per million tokens", "left"), ("at this load", "right"), ("full", "right"), ("article", "right"))
+    for tier, *prices in article_rows(plan):
+        table.add_row(tier, *prices)
+    console.print(table)
+    _wrapped(
+        console,
+        "Article: its routing table, for models of 7 to 8B and of 70B; it gives no load, so full replicas are the fair "
+        "comparison.",
         style="dim",
     )
 

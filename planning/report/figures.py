@@ -1,0 +1,30 @@
+"""How figures are written, in the terminal and on the page."""
+
+from __future__ import annotations
+
+from planning.plan import TierPlan
+
+
+def money(usd: float) -> str:
+    """Dollars as people read them: whole above 100, cents below."""
+    sign = "-" if usd < -0.005 else ""
+    return f"{sign}${abs(usd):,.0f}" if abs(usd) >= 100 else f"{sign}${abs(usd):,.2f}"
+
+
+def cents(amount: int) -> str:
+    """Whole cents as dollars."""
+    return f"{'-' if amount < 0 else ''}${abs(amount) / 100:,.2f}"
+
+
+def hardware(tier: TierPlan) -> str:
+    """What one replica runs on."""
+    return f"{tier.gpus_per_replica} x {tier.gpu}" if tier.gpu else f"CPU {tier.instance_types[0]}"
+
+
+def replicas(tier: TierPlan) -> str:
+    """From least to most, by role where prefill (p) and decode (d) are apart."""
+    apart = tier.disaggregation
+    if apart is not None:
+        prefill, decode = apart.prefill.replicas, apart.decode.replicas
+        return f"{prefill.minimum}-{prefill.maximum}p {decode.minimum}-{decode.maximum}d"
+    return f"{tier.replicas.minimum}-{tier.replicas.maximum}"
