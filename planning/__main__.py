@@ -1,4 +1,4 @@
-"""The planner on the command line: ``python -m planning plan|fit|speed``, with no Pulumi and no account.
+"""The planner on the command line: ``python -m planning plan|report|fit|speed``, with no Pulumi and no account.
 
 Exit code 0: done. 2: the input is wrong, or the plan is over a hard budget; one message lists everything.
 """
@@ -19,6 +19,7 @@ from settings import ConfigurationError
 
 _COMMANDS = {
     "plan": "the plan and the cost of a stack file",
+    "report": "the same for people, in the terminal or as one HTML page",
     "fit": "memory of a model on GPUs, item by item",
     "evaluate": "the models of speed and memory against published measurements",
     "prices": "today's prices of a region from AWS into the data files",

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.facts.article import article_usd_per_million_tokens
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR
 from planning.fixed import FixedCosts
-from planning.facts.article import article_usd_per_million_tokens
 from planning.fleet import Uncertainty
 from planning.plan import CostRange, Driver, TierCost
 from planning.traffic import DAYS_PER_MONTH

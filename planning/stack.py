@@ -12,6 +12,7 @@ from planning.advice import advice, with_api
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.cautions import stack_warnings
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
+from planning.details import Details, details
 from planning.facts.instances import Offering
 from planning.fixed import (
     BYTES_PER_INPUT_TOKEN,
@@ -26,7 +27,7 @@ from planning.fixed import (
 from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
-from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
+from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, TierPlan, WhatIf
 from planning.price_dates import LivePrices, PriceUse, age_warning, compute_prices, oldest_date
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
@@ -61,6 +62,23 @@ def plan_config(
     prices are old and which Kubernetes versions cost more. None: the plan says nothing of either. ``live``: prices in
     place of the snapshot's.
     """
+    stack = _read(region, config, encrypted, live)
+    return stack.settings, stack.plan(today)
+
+
+def detailed_plan(
+    region: object,
+    config: Mapping[str, object],
+    encrypted: Collection[str] = SECRET_KEYS,
+    today: date | None = None,
+    live: LivePrices | None = None,
+) -> tuple[Plan, Details]:
+    """The plan of ``plan_config``, with everything that the report's page shows beside it."""
+    stack = _read(region, config, encrypted, live)
+    return stack.plan(today), stack.details(today)
+
+
+def _read(region: object, config: Mapping[str, object], encrypted: Collection[str], live: LivePrices | None) -> _Stack:
     reading = read(region, config, encrypted)
     problems = list(reading.problems)
     if reading.settings is None:
@@ -70,7 +88,7 @@ def plan_config(
     stack = _Stack.look_up(reading.settings, reading.tier_positions, problems, live)
     if stack is None or problems:
         raise ConfigurationError(problems)
-    return reading.settings, stack.plan(today)
+    return stack
 
 
 def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
@@ -139,10 +157,7 @@ class _Stack:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
         bill = self.bills.bill(Levers())
         plans, pools = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
-        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
-        network = network_plan(self.settings.region, self.settings.network)
-        usage = self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
-        fixed = fixed_costs(replace(usage, today=today))
+        nodes, network, fixed = self._fixed(bill, plans, today)
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
         total, drivers = month_range(self.bills, bill, fixed)
@@ -186,6 +201,21 @@ class _Stack:
         if baseline.poorly_measured:
             warnings = ("the baseline runs on GPUs over PCIe, which are poorly measured: it may be 40 % off", *warnings)
         return replace(plan, warnings=warnings)
+
+    def details(self, today: date | None) -> Details:
+        """What the page of the report shows beside the plan."""
+        bill = self.bills.bill(Levers())
+        plans, _ = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
+        _, _, fixed = self._fixed(bill, plans, today)
+        return details(self.demands, self.bills, bill, fixed.prices)
+
+    def _fixed(
+        self, bill: tuple[TierBill, ...], plans: tuple[TierPlan, ...], today: date | None
+    ) -> tuple[SystemNodesPlan, NetworkPlan, FixedCosts]:
+        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
+        network = network_plan(self.settings.region, self.settings.network)
+        usage = self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
+        return nodes, network, fixed_costs(replace(usage, today=today))
 
     def _baseline(self, fixed: FixedCosts) -> _Baseline:
         """The bill that nobody can call a straw man: the cheapest on-demand fleet with every lever off."""

@@ -35,6 +35,8 @@ from settings import StackSettings
 #: Places besides the chosen one that are priced for each tier.
 _RUNNER_UPS = 3
 
+_NOT_CHEAPER = "not cheaper by a cent, or as cheap with more loss of quality"
+
 _TOGETHER = "with prefill and decode together, which the settings rule out"
 
 
@@ -283,21 +285,26 @@ def _runner_ups(part: TierBill, demand: TierDemand, policy: Policy) -> Iterator[
     for fleet in part.search.rivals(chosen, policy, demand.methods, _RUNNER_UPS):
         method = fleet.option.checkpoint.method
         if fleet.option.place != chosen.option.place:
-            reason = _TOGETHER if part.disaggregated else _why_dearer(fleet, chosen)
-            yield Alternative(part.name, fleet.option.label, fleet.usd, reason)
+            yield Alternative(part.name, fleet.option.label, fleet.usd, why_not(fleet, part))
         elif method != chosen.option.checkpoint.method:
             same.append(method)
     if same:
-        reason = "not cheaper by a cent, or as cheap with more loss of quality"
-        yield Alternative(part.name, f"{', '.join(same)} on the same nodes", chosen.usd, reason)
+        yield Alternative(part.name, f"{', '.join(same)} on the same nodes", chosen.usd, _NOT_CHEAPER)
 
 
-def _why_dearer(fleet: Fleet, chosen: Fleet) -> str:
+def why_not(fleet: Fleet, part: TierBill) -> str:
+    """Why a tier runs on its own fleet and not on this one."""
+    if part.disaggregated:
+        return _TOGETHER
+    chosen = part.fleet
     more = fleet.usd - chosen.usd
+    if round(more, 2) <= 0:
+        return _NOT_CHEAPER
     percent = f" ({100 * more / chosen.usd:+.0f} %)" if chosen.usd else ""
     hours, price = fleet.month.node_hours / HOURS_PER_MONTH, fleet.price.usd_per_hour
     own_hours = chosen.month.node_hours / HOURS_PER_MONTH
-    return f"${more:,.0f} dearer{percent}: {hours:.1f} nodes at {price:.2f}, not {own_hours:.1f} at " + (
+    dearer = f"${more:,.0f}" if more >= 1 else f"${more:,.2f}"
+    return f"{dearer} dearer{percent}: {hours:.1f} nodes at {price:.2f}, not {own_hours:.1f} at " + (
         f"{chosen.price.usd_per_hour:.2f}"
     )
 

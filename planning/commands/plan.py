@@ -9,6 +9,7 @@ from pathlib import Path
 from planning.commands.common import as_json
 from planning.commands.planned import planned
 from planning.outputs import alternatives, bill_details, plan_outputs
+from planning.plan import Plan
 from planning.stackfile import read_stack
 
 
@@ -22,7 +23,12 @@ def run(arguments: argparse.Namespace) -> str:
     stack = read_stack(arguments.stackfile)
     _, plan = planned(stack)
     if arguments.json:
-        return as_json({**plan_outputs(plan), **bill_details(plan), "alternatives": alternatives(plan)})
+        return as_data(plan)
     from planning.report.terminal import report  # noqa: PLC0415 (rich is slow to import, and data needs none of it)
 
     return report(plan, stack.stack_name, color=sys.stdout.isatty())
+
+
+def as_data(plan: Plan) -> str:
+    """The plan as ``--json`` prints it."""
+    return as_json({**plan_outputs(plan), **bill_details(plan), "alternatives": alternatives(plan)})

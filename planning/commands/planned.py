@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib import import_module
 
+from planning.details import Details
 from planning.plan import Plan
-from planning.stack import plan_config
+from planning.price_dates import LivePrices
+from planning.stack import detailed_plan, plan_config
 from planning.stackfile import StackFile
 from settings import StackSettings
 
@@ -14,6 +16,15 @@ from settings import StackSettings
 def planned(stack: StackFile) -> tuple[StackSettings, Plan]:
     """Plan a stack file from today on, at live prices when it asks for them. Raises ``ConfigurationError``."""
     now = datetime.now(UTC)
+    return plan_config(stack.region, stack.values, stack.encrypted, now.date(), _live(stack, now))
+
+
+def planned_in_detail(stack: StackFile) -> tuple[Plan, Details]:
+    """The same plan, with what the report's page shows beside it."""
+    now = datetime.now(UTC)
+    return detailed_plan(stack.region, stack.values, stack.encrypted, now.date(), _live(stack, now))
+
+
+def _live(stack: StackFile, now: datetime) -> LivePrices | None:
     # By name, as the command of that room: no module of the planner imports it.
-    live = import_module("prices.live").live_prices(stack.region, stack.values, now)
-    return plan_config(stack.region, stack.values, stack.encrypted, now.date(), live)
+    return import_module("prices.live").live_prices(stack.region, stack.values, now)

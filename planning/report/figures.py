@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from planning.plan import TierPlan
 
 
@@ -9,6 +11,12 @@ def money(usd: float) -> str:
     """Dollars as people read them: whole above 100, cents below."""
     sign = "-" if usd < -0.005 else ""
     return f"{sign}${abs(usd):,.0f}" if abs(usd) >= 100 else f"{sign}${abs(usd):,.2f}"
+
+
+def sentence(text: str, names: Collection[str] = ()) -> str:
+    """A remark as a sentence: a large letter, unless it starts with a name, and a full stop."""
+    first = text if text.split(" ", maxsplit=1)[0].rstrip(":,") in names else text[:1].upper() + text[1:]
+    return first if first.endswith((".", "!", "?")) else f"{first}."
 
 
 def cents(amount: int) -> str:
