@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-#: Height of the text and its widest mean advance among the sans serif faces that a reader may have (DejaVu Sans: 0.6).
-_TEXT, _ADVANCE = 12.0, 0.62
+#: Height of the text, and its widest mean advances, plain and bold, among the sans serif faces that a reader may have
+#: (DejaVu Sans).
+_TEXT, _ADVANCE, _BOLD_ADVANCE = 12.0, 0.62, 0.71
 
 _LINE = 15.0
 
@@ -48,9 +49,9 @@ class Dot:
     chosen: bool
 
 
-def text_width(text: str) -> float:
+def text_width(text: str, *, bold: bool = False) -> float:
     """An upper estimate of a text's width in a chart."""
-    return len(text) * _TEXT * _ADVANCE
+    return len(text) * _TEXT * (_BOLD_ADVANCE if bold else _ADVANCE)
 
 
 def ticks(high: float, most: int = 5, *, least_step: float = 0.0) -> tuple[float, ...]:
@@ -69,7 +70,7 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
     """Round values around a range, for a logarithmic axis: 1, 2 and 5 times powers of ten, or the powers alone."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if math.log10(high / low) < 2 else (1,)
-    values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    values = [step * 10.0**power for power in range(first - 1, last + 2) for step in steps]
     inner = [value for value in values if low < value < high]
     return (
         max(value for value in values if value <= low),
@@ -95,7 +96,8 @@ def _short(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}${abs(value):,.0f}"
+    amount = f"{abs(value):,.0f}" if abs(value) >= 100 else f"{abs(value):,.2f}"
+    return "$0" if amount == "0.00" else f"{'−' if value < 0 else '+'}${amount}"
 
 
 def _svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
@@ -180,10 +182,10 @@ def waterfall_chart(bars: Sequence[Bar], width: float) -> str:
             joint = x(bar.after if total else bar.before)
             parts.append(_line(joint, top - 8, joint, above, "link"))
         parts.append(_rect(x(low), above, max(1.5, x(high) - x(low)), bar_height, f"bar {bar.kind}"))
-        said = f"${high:,.0f}" if total else _signed(bar.after - bar.before) if high - low >= 0.5 else "$0"
+        said = f"${high:,.0f}" if total else _signed(bar.after - bar.before)
         words = f"{said} dearer" if bar.kind == "added" else said
         parts.append(label(top, bar.label))
-        space = text_width(words) + 8
+        space = text_width(words, bold=True) + 8
         if x(high) + space <= width:
             parts.append(_text(x(high) + 7, above + 13.5, words, style="value"))
         elif x(low) - space >= left:
@@ -200,8 +202,8 @@ def waterfall_chart(bars: Sequence[Bar], width: float) -> str:
 def tornado_chart(swings: Sequence[Swing], expected: float, width: float) -> str:
     """What each driver alone does to the expected month, the widest first."""
     left, row, label = _rows([swing.label for swing in swings], width)
-    end_low = max(text_width(_signed(swing.low)) for swing in swings) + 10
-    end_high = max(text_width(_signed(swing.high)) for swing in swings) + 10
+    end_low = max(text_width(_signed(swing.low), bold=True) for swing in swings) + 10
+    end_high = max(text_width(_signed(swing.high), bold=True) for swing in swings) + 10
     low, high = min(swing.low for swing in swings), max(swing.high for swing in swings)
     span = high - low or 1.0
     start, end = left + end_low, width - end_high
@@ -219,8 +221,7 @@ def tornado_chart(swings: Sequence[Swing], expected: float, width: float) -> str
         for change, style, anchor, away in ((swing.low, "saved", "end", -6), (swing.high, "added", "start", 6)):
             edge = x(change)
             parts.append(_rect(min(edge, x(0)), above, max(0.75, abs(edge - x(0))), bar_height, f"bar {style}"))
-            words = _signed(change) if change else "$0"
-            parts.append(_text(edge + away, above + 13.5, words, anchor=anchor, style="value"))
+            parts.append(_text(edge + away, above + 13.5, _signed(change), anchor=anchor, style="value"))
     middle = f"expected ${expected:,.0f}"
     half = text_width(middle) / 2
     parts.append(_text(min(max(x(0), half), width - half), bottom + 16, middle, anchor="middle", style="tick"))
@@ -371,10 +372,11 @@ def curve_chart(
     parts.append(_path([(x(at), y(value)) for at, value in inside], "curve"))
     if target is not None:
         parts.append(_line(left, y(target), right, y(target), "target"))
-        parts.append(_text(left + 5, y(target) - 5, f"target {target:,.0f}", style="tick"))
+        above = y(target) - 5 if y(target) > top + 8 else y(target) + 14
+        parts.append(_text(left + 5, above, f"target {target:,.0f}", style="tick"))
     parts.append(f'<circle cx="{x(chosen[0]):.1f}" cy="{y(chosen[1]):.1f}" r="5" class="dot chosen"/>')
     words = f"{chosen[1]:,.0f}" if chosen[1] >= 10 else f"{chosen[1]:,.2g}"
-    end = x(chosen[0]) - 9 - text_width(words) < left
+    end = x(chosen[0]) - 9 - text_width(words, bold=True) < left
     parts.append(
         _text(
             x(chosen[0]) + (9 if end else -9),
@@ -391,8 +393,8 @@ def curve_chart(
 
 
 def scatter_chart(dots: Sequence[Dot], what_x: str, what_y: str) -> str:
-    """Places by price and throughput, both logarithmic; grey lines join equal dollars per token. Marks are numbers of
-    the table beside it.
+    """Places by price and throughput, both logarithmic; dotted lines join equal dollars per million tokens. Marks are
+    numbers of the table beside it.
     """
     width, height = 340.0, 280.0
     across = log_ticks(min(dot.x for dot in dots) * 0.85, max(dot.x for dot in dots) * 1.18)
@@ -407,11 +409,15 @@ def scatter_chart(dots: Sequence[Dot], what_x: str, what_y: str) -> str:
         return bottom - (bottom - top) * math.log(value / up[0]) / math.log(up[-1] / up[0])
 
     parts = [_text(0, 12, what_y, style="tick"), _text(right, height - 4, what_x, anchor="end", style="tick")]
-    for ratio in _equal(across, up):
+    parts += [*_across(across, labels(across, "$"), x, (top, bottom, width)), *_horizontal(up, y, left, right)]
+    for usd, ratio in _equal(across, up):
         # y = ratio * x, cut where it leaves the frame.
         start, end = max(across[0], up[0] / ratio), min(across[-1], up[-1] / ratio)
         parts.append(_line(x(start), y(start * ratio), x(end), y(end * ratio), "equal"))
-    parts += [*_across(across, labels(across, "$"), x, (top, bottom, width)), *_horizontal(up, y, left, right)]
+        name, to_the_side = f"${usd:,.4g}/M", end == across[-1]
+        if x(end) - text_width(name) - 4 > left:
+            drop = -5 if to_the_side else 13
+            parts.append(_text(x(end) - 4, y(end * ratio) + drop, name, anchor="end", style="tick"))
     taken: list[tuple[float, float]] = []
     for dot in sorted(dots, key=lambda dot: not dot.chosen):
         at = (x(dot.x), y(dot.y))
@@ -430,10 +436,14 @@ def scatter_chart(dots: Sequence[Dot], what_x: str, what_y: str) -> str:
     return _svg(width, height, title, parts)
 
 
-def _equal(across: Sequence[float], up: Sequence[float]) -> tuple[float, ...]:
-    """Tokens per dollar, a power of ten apart, of the lines that cross the frame."""
-    low, high = up[0] / across[-1], up[-1] / across[0]
-    return tuple(10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1))
+def _equal(across: Sequence[float], up: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Dollars per million tokens, powers of ten, and tokens a second for each dollar an hour, of the lines that cross
+    the frame.
+    """
+    most, least = 1e6 / 3600 * across[-1] / up[0], 1e6 / 3600 * across[0] / up[-1]
+    for power in range(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1):
+        usd = 10.0**power
+        yield usd, 1e6 / 3600 / usd
 
 
 def _free(

@@ -71,7 +71,8 @@ def money(usd: float) -> str:
 
 
 def _section(anchor: str, heading: str, content: Iterable[str]) -> str:
-    body = "\n".join(content)
+    # A figure stays on the line of its unit.
+    body = "\n".join(content).replace(" %", "\N{NO-BREAK SPACE}%")
     return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(heading)}</h2>\n{body}\n</section>'
 
 
@@ -87,7 +88,9 @@ def _both(wide: str, narrow: str) -> str:
     return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
 
 
-def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+def _table(
+    caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), wide: bool = True
+) -> str:
     """A table in a box that scrolls where the page is narrow. Cells are HTML; the first of a row names it."""
 
     def style(column: int) -> str:
@@ -104,7 +107,7 @@ def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *,
     said = escape(caption)
     return (
         f'<div class="scroll" role="region" aria-label="{said}" tabindex="0">'
-        f'<table class="wide-table"><caption>{said}</caption>'
+        f'<table class="{"wide-table" if wide else "narrow-table"}"><caption>{said}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
     )
 
@@ -199,7 +202,7 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
         f'<p class="price">{money(cost.expected_usd)} <small>a month</small></p>'
         f'<p class="sub">{money(cost.low_usd)} to {money(cost.high_usd)}</p><dl class="pairs">{"".join(pairs)}</dl>'
         f'<p class="note">{escape(checkpoint.method)} checkpoint {escape(checkpoint.repository)}, expected to lose '
-        f"{loss} of the 16-bit scores: {escape(sentence(checkpoint.quality_loss_source, ()))}</p></article>"
+        f"{loss} of the 16-bit scores: {escape(checkpoint.quality_loss_source)}.</p></article>"
     )
 
 
@@ -213,10 +216,7 @@ def _bill(plan: Plan) -> Iterator[str]:
     lines = list(zip(plan.forecast.items, bill.items, strict=True))
 
     def row(name: str, basis: str, amount: int) -> str:
-        return (
-            f'<tr><th scope="row">{escape(name)}<span class="basis">{escape(basis)}</span></th>'
-            f'<td class="number">{cents(amount)}</td></tr>\n'
-        )
+        return f'<tr><th scope="row">{escape(name)}{_basis(basis)}</th><td class="number">{cents(amount)}</td></tr>\n'
 
     def total(name: str, amount: int, style: str) -> str:
         return f'<tr class="{style}"><th scope="row">{escape(name)}</th><td class="number">{cents(amount)}</td></tr>\n'
@@ -287,15 +287,18 @@ def _savings(plan: Plan) -> Iterator[str]:
     names = {tier.name for tier in plan.tiers}
     told = (
         (
-            escape(claim.name),
+            f"{escape(claim.name)}{_basis(sentence(claim.why, names))}",
             f"{claim.quoted_percent:.0f} %",
             f"{claim.ours_percent:.0f} %",
-            escape(sentence(claim.why, names)),
         )
         for claim in claims(plan)
     )
-    heads = ("saved", "quoted", "here", "why they differ")
-    yield '<div class="tier">' + _table("Beside the article", heads, told, numbers=(1, 2)) + "</div>"
+    heads = ("saved, and why they differ", "quoted", "here")
+    yield '<div class="tier">' + _table("Beside the article", heads, told, numbers=(1, 2), wide=False) + "</div>"
+
+
+def _basis(text: str) -> str:
+    return f'<span class="basis">{escape(text)}</span>'
 
 
 def _added(saved_usd: float) -> str:
@@ -319,11 +322,15 @@ def _range(plan: Plan) -> Iterator[str]:
         )
         yield "</div>"
     rows = (
-        (escape(driver.name), money(driver.low_usd), f"+{money(driver.high_usd)}", escape(driver.why))
+        (
+            f"{escape(driver.name)}{_basis(sentence(driver.why))}",
+            money(driver.low_usd),
+            f"+{money(driver.high_usd)}",
+        )
         for driver in forecast.drivers
     )
-    heads = ("uncertainty", "low", "high", "how its ends are set")
-    yield '<div class="tier">' + _table("Drivers of the range", heads, rows, numbers=(1, 2)) + "</div>"
+    heads = ("uncertainty, and how its ends are set", "low", "high")
+    yield '<div class="tier">' + _table("Drivers of the range", heads, rows, numbers=(1, 2), wide=False) + "</div>"
 
 
 def _drawn(plan: Plan) -> tuple[set[str], str]:
@@ -425,8 +432,8 @@ def _choices(plan: Plan, details: Details) -> Iterator[str]:
     drawn, left_out = _drawn(plan)
     yield _paragraph(
         "One replica's price an hour, over the mix of spot and on-demand that its pool expects, against the output "
-        "tokens a second that it carries within the target. Dotted lines join places of equal price a token; higher "
-        "lines are cheaper. A tier with little traffic takes the cheapest replica, not the cheapest token. "
+        "tokens a second that it carries within the target. Dotted lines join equal dollars per million output tokens. "
+        "A tier with little traffic takes the cheapest replica, not the cheapest token. "
         f"{left_out}".strip(),
         "lead",
     )
