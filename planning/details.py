@@ -20,6 +20,9 @@ from planning.spot import PESSIMISTIC_SHARE_OF_ON_DEMAND, spot_usd_per_hour
 from planning.tiers import speed_source, why_not
 from planning.traffic import HOURS_PER_MONTH
 
+#: Tiers that hours, curves and places are worked out for: more charts than that nobody looks at.
+MOST_DRAWN = 12
+
 #: GPU models (or CPU families) beside the chosen one that are worked out for the page.
 _PLACES = 8
 
@@ -107,7 +110,7 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Everything that the page shows beside the plan."""
+    """Everything that the page shows beside the plan. Hours, curves and places are those of the dearest tiers."""
 
     hours: tuple[TierHours, ...]
     curves: tuple[TierCurve, ...]
@@ -119,12 +122,14 @@ class Details:
 def details(
     demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[TierBill], fixed: Sequence[PriceUse]
 ) -> Details:
-    """Work out what the page shows of a bill. Takes about as long as the plan itself."""
+    """Work out what the page shows of a bill."""
     pairs = tuple(zip(demands, bill, strict=True))
+    dearest = sorted(bill, key=lambda part: -part.usd)[:MOST_DRAWN]
+    drawn = [(demand, part) for demand, part in pairs if part in dearest]
     return Details(
-        hours=tuple(_hours(demand, part) for demand, part in pairs),
-        curves=tuple(_curve(part) for _, part in pairs),
-        places=tuple(_places(demand, part, bills) for demand, part in pairs),
+        hours=tuple(_hours(demand, part) for demand, part in drawn),
+        curves=tuple(_curve(part) for _, part in drawn),
+        places=tuple(_places(demand, part, bills) for demand, part in drawn),
         prices=tuple(_prices(bill, fixed, bills)),
         assumptions=tuple(_assumptions(pairs)),
     )

@@ -28,8 +28,7 @@ from planning.report.figures import cents, hardware, replicas, sentence
 #: Charts as they stand on a desktop and on a phone; the style sheet shows one of them.
 _WIDE, _NARROW = 820.0, 330.0
 
-#: Tiers whose charts are drawn, the dearest first; and reasons of what does not serve a tier.
-MOST_CHARTS = 12
+#: How many reasons of what does not serve a tier are shown.
 _MISSES = 5
 
 _STYLE = Path(__file__).with_name("style.css")
@@ -175,7 +174,7 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
     kinds = len(tier.instance_types)
     pairs = [
         _pair("replica", hardware(tier), f"{serving.requests_per_second:.2g} requests a second at most"),
-        _pair("replicas", replicas(tier), "p prefill, d decode" if tier.disaggregation else ""),
+        _pair("replicas", _replicas(tier), "p prefill, d decode" if tier.disaggregation else ""),
         _pair("capacity", f"{100 * cost.spot_share:.0f} % spot", f"of {kinds} instance type{'s'[: kinds != 1]}"),
         _pair("used", f"{100 * cost.utilization:.0f} %", ""),
     ]
@@ -204,6 +203,11 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
         f'<p class="note">{escape(checkpoint.method)} checkpoint {escape(checkpoint.repository)}, expected to lose '
         f"{loss} of the 16-bit scores: {escape(checkpoint.quality_loss_source)}.</p></article>"
     )
+
+
+def _replicas(tier: TierPlan) -> str:
+    least, most = tier.replicas.minimum, tier.replicas.maximum
+    return f"{least} at any hour" if least == most and not tier.disaggregation else replicas(tier).replace("-", " to ")
 
 
 def _pair(name: str, value: str, more: str) -> str:
@@ -270,7 +274,7 @@ def _savings(plan: Plan) -> Iterator[str]:
             escape(step.lever),
             money(step.monthly_usd),
             money(step.saved_usd) if step.saved_usd >= -0.005 else _added(step.saved_usd),
-            f"{step.saved_percent:.0f} %",
+            f"{step.saved_percent:.0f} %".replace("-", "−"),
             f"{step.cumulative_percent:.0f} %",
             "needed" if step.alone_usd is None else money(step.alone_usd),
             escape(step.claimed),
@@ -333,26 +337,23 @@ def _range(plan: Plan) -> Iterator[str]:
     yield '<div class="tier">' + _table("Drivers of the range", heads, rows, numbers=(1, 2), wide=False) + "</div>"
 
 
-def _drawn(plan: Plan) -> tuple[set[str], str]:
-    """The tiers whose charts are drawn, and what is to be said of the others."""
-    costs = sorted(plan.forecast.tiers, key=lambda cost: -cost.expected_usd)
-    left_out = len(costs) - MOST_CHARTS
-    drawn = {cost.tier for cost in costs[:MOST_CHARTS]}
-    if left_out <= 0:
-        return drawn, ""
-    return drawn, f"Drawn are the {MOST_CHARTS} dearest tiers; {left_out} are left out here and are in the bill above."
+def _left_out(plan: Plan, details: Details) -> str:
+    """What is to be said of the tiers that have no charts."""
+    drawn = len(details.hours)
+    left_out = len(plan.tiers) - drawn
+    if not left_out:
+        return ""
+    return f" Drawn are the {drawn} dearest tiers; {left_out} are left out here and are in the bill above."
 
 
 def _hours(plan: Plan, details: Details) -> Iterator[str]:
-    drawn, left_out = _drawn(plan)
     yield _paragraph(
         "From Monday 00:00 in the schedule's timezone. Replicas and dollars are means of each hour; a tier's dollars "
-        f"are its month, spread over the hours as its replicas are. {left_out}".strip(),
+        f"are its month, spread over the hours as its replicas are.{_left_out(plan, details)}",
         "lead",
     )
     for hours in details.hours:
-        if hours.tier in drawn:
-            yield _tier_hours(hours)
+        yield _tier_hours(hours)
 
 
 def _tier_hours(hours: TierHours) -> str:
@@ -369,15 +370,13 @@ def _tier_hours(hours: TierHours) -> str:
 
 
 def _curves(plan: Plan, details: Details) -> Iterator[str]:
-    drawn, left_out = _drawn(plan)
     yield _paragraph(
         "More requests at a time make a replica cheaper a token and slower for each. The dot is where it is planned to "
-        f"run at most: the largest load whose 95th percentiles meet the target. {left_out}".strip(),
+        f"run at most: the largest load whose 95th percentiles meet the target.{_left_out(plan, details)}",
         "lead",
     )
     for curve in details.curves:
-        if curve.tier in drawn:
-            yield _tier_curve(plan.tier(curve.tier), curve)
+        yield _tier_curve(plan.tier(curve.tier), curve)
 
 
 def _tier_curve(tier: TierPlan, curve: TierCurve) -> str:
@@ -429,18 +428,15 @@ def _tier_curve(tier: TierPlan, curve: TierCurve) -> str:
 
 
 def _choices(plan: Plan, details: Details) -> Iterator[str]:
-    drawn, left_out = _drawn(plan)
     yield _paragraph(
         "One replica's price an hour, over the mix of spot and on-demand that its pool expects, against the output "
         "tokens a second that it carries within the target. Dotted lines join equal dollars per million output tokens. "
-        "A tier with little traffic takes the cheapest replica, not the cheapest token. "
-        f"{left_out}".strip(),
+        "A tier with little traffic takes the cheapest replica, not the cheapest token." + _left_out(plan, details),
         "lead",
     )
     for places in details.places:
-        if places.tier in drawn:
-            others = [other for other in plan.alternatives if other.tier == places.tier]
-            yield _tier_places(plan.tier(places.tier), places, others)
+        others = [other for other in plan.alternatives if other.tier == places.tier]
+        yield _tier_places(plan.tier(places.tier), places, others)
 
 
 def _tier_places(tier: TierPlan, places: TierPlaces, others: Sequence[Alternative]) -> str:

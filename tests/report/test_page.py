@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from planning.__main__ import main
-from planning.details import Details
+from planning.details import MOST_DRAWN, Details
 from planning.plan import Plan
-from planning.report.page import MOST_CHARTS, page
+from planning.report.page import page
 from planning.stack import detailed_plan
 from tests.planning.test_stack import ROOT, config
 
@@ -216,15 +216,31 @@ def test_many_tiers_are_all_in_the_bill_and_the_dearest_are_drawn() -> None:
     )
     swapped = replace(
         details,
-        hours=tuple(replace(details.hours[0], tier=name) for name in names),
-        curves=tuple(replace(details.curves[0], tier=name) for name in names),
-        places=tuple(replace(details.places[0], tier=name) for name in names),
+        hours=tuple(replace(details.hours[0], tier=name) for name in names[:MOST_DRAWN]),
+        curves=tuple(replace(details.curves[0], tier=name) for name in names[:MOST_DRAWN]),
+        places=tuple(replace(details.places[0], tier=name) for name in names[:MOST_DRAWN]),
     )
     text = page(many, swapped, "many")
-    assert f"{200 - MOST_CHARTS} are left out here" in text
-    assert text.count("requests an hour, hour by hour") == 2 * MOST_CHARTS
+    assert f"{200 - MOST_DRAWN} are left out here" in text
+    assert text.count("requests an hour, hour by hour") == 2 * MOST_DRAWN
     assert len(Reader(text).all("article")) == 200
     assert len(text) < 2_000_000
+
+
+def test_charts_are_worked_out_for_the_dearest_tiers_only() -> None:
+    region, values = config("dev")
+    one = next(tier for tier in values["tiers"] if tier["name"] == "fast")
+    many = [
+        {**one, "name": f"tier-{number}", "traffic": {**one["traffic"], "requestsPerDay": 1_000 + 100 * number}}
+        for number in range(MOST_DRAWN + 2)
+    ]
+    changed: dict[str, Any] = {**values, "tiers": many, "routing": {}, "budget": {}}
+    plan, details = detailed_plan(region, changed)
+    drawn = {hours.tier for hours in details.hours}
+    assert len(drawn) == MOST_DRAWN
+    assert drawn == {curve.tier for curve in details.curves} == {places.tier for places in details.places}
+    costs = {cost.tier: cost.expected_usd for cost in plan.forecast.tiers}
+    assert min(costs[name] for name in drawn) >= max(usd for name, usd in costs.items() if name not in drawn)
 
 
 def test_a_tier_without_requests_is_shown_at_its_cost() -> None:
