@@ -230,13 +230,13 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
             for share in price.mix
             if share.share >= 0.005
         )
+        dates = [offering.as_of for offering in fleet.pool if offering.as_of]
+        dated = f"oldest price {min(dates).isoformat()}" if dates else "undated"
+        nodes = f"{hours - fleet.floor_hours:,.0f} hours at {price.usd_per_hour:.3f}: {mix} ({dated})"
+        floor = f"{fleet.floor_hours:,.0f} hours at {price.on_demand_usd_per_hour:.3f} ({dated})"
         lines = (
-            ("nodes", fleet.nodes_usd, f"{hours - fleet.floor_hours:,.0f} hours at {price.usd_per_hour:.3f}: {mix}"),
-            (
-                "on-demand floor",
-                fleet.floor_usd,
-                f"{fleet.floor_hours:,.0f} hours at {price.on_demand_usd_per_hour:.3f}",
-            ),
+            ("nodes", fleet.nodes_usd, nodes),
+            ("on-demand floor", fleet.floor_usd, floor),
             (
                 "restarts after interruptions",
                 fleet.restarts_usd,
