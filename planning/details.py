@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.demands import quality_loss
 from planning.facts.fixed_prices import fixed_items, fixed_price
 from planning.facts.instances import Offering, monthly_interruption
 from planning.fixed import BYTES_PER_INPUT_TOKEN, BYTES_PER_OUTPUT_TOKEN, LOG_GB_PER_MONTH
@@ -232,11 +233,17 @@ def _assumptions(pairs: Sequence[tuple[TierDemand, TierBill]]) -> Iterator[Assum
         yield Assumption(
             f"{name}: speed",
             percent(option.cost_band),
-            f"{speed_source(option.measured)}; the band holds 80 % of measurements that had no part in the fit",
+            speed_source(option.measured)
+            + (
+                "; the band holds 80 % of measurements that had no part in the fit"
+                if option.gpu
+                else "; batches on CPUs are not measured, so the band is an allowance"
+            ),
         )
         yield Assumption(
             f"{name}: requests",
-            f"{traffic.requests_per_day:,.0f} a day; {traffic.input_tokens:,} tokens in, {traffic.output_tokens:,} out",
+            f"{traffic.mean_requests_per_day:,.0f} a day in the mean of the month; {traffic.input_tokens:,} tokens in, "
+            f"{traffic.output_tokens:,} out",
             "the stack's settings",
         )
         workload = part.search.demand.workload
@@ -262,6 +269,8 @@ def _assumptions(pairs: Sequence[tuple[TierDemand, TierBill]]) -> Iterator[Assum
             f"{part.fleet.rule.cooldown_s:,.0f} s, the empty node {part.fleet.rule.node_idle_s:,.0f} s more",
             "the stack's settings, or where staying up costs as much as the next start",
         )
+        loss = quality_loss(demand.settings, demand.architecture.params_billion, option.checkpoint)
+        yield Assumption(f"{name}: loss of quality", f"{loss.percent:.1f} % of the 16-bit model's scores", loss.source)
         volume = root_volume(part.fleet.pool)
         yield Assumption(
             f"{name}: node disk", f"{volume.gib} GiB gp3, {volume.mib_per_second} MiB/s", "room for system and images"
