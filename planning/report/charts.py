@@ -415,9 +415,11 @@ def scatter_chart(dots: Sequence[Dot], what_x: str, what_y: str) -> str:
         start, end = max(across[0], up[0] / ratio), min(across[-1], up[-1] / ratio)
         parts.append(_line(x(start), y(start * ratio), x(end), y(end * ratio), "equal"))
         name, to_the_side = f"${usd:,.4g}/M", end == across[-1]
-        if x(end) - text_width(name) - 4 > left:
-            drop = -5 if to_the_side else 13
-            parts.append(_text(x(end) - 4, y(end * ratio) + drop, name, anchor="end", style="tick"))
+        first, base = x(end) - text_width(name) - 4, y(end * ratio) + (-5 if to_the_side else 13)
+        # A dot is worth more than a line's name.
+        covered = any(first - 24 < x(dot.x) < x(end) + 4 and base - 30 < y(dot.y) < base + 20 for dot in dots)
+        if first > left and not covered:
+            parts.append(_text(x(end) - 4, base, name, anchor="end", style="tick"))
     taken: list[tuple[float, float]] = []
     for dot in sorted(dots, key=lambda dot: not dot.chosen):
         at = (x(dot.x), y(dot.y))

@@ -24,6 +24,11 @@ def cents(amount: int) -> str:
     return f"{'-' if amount < 0 else ''}${abs(amount) / 100:,.2f}"
 
 
+def price_age(prices_as_of: str) -> str:
+    """How old the oldest price is, in words."""
+    return "some without a date" if prices_as_of == "undated" else f"the oldest of {prices_as_of}"
+
+
 def hardware(tier: TierPlan) -> str:
     """What one replica runs on."""
     return f"{tier.gpus_per_replica} x {tier.gpu}" if tier.gpu else f"CPU {tier.instance_types[0]}"

@@ -23,7 +23,7 @@ from planning.report.charts import (
     waterfall_chart,
 )
 from planning.report.claims import claims
-from planning.report.figures import cents, hardware, replicas, sentence
+from planning.report.figures import cents, hardware, price_age, replicas, sentence
 
 #: Charts as they stand on a desktop and on a phone; the style sheet shows one of them.
 _WIDE, _NARROW = 820.0, 330.0
@@ -506,6 +506,6 @@ def _footer(plan: Plan, stack: str) -> str:
     forecast = plan.forecast
     return (
         f"<footer><p>Generated from stack {escape(stack)}, region {escape(plan.region)}, {len(plan.tiers)} "
-        f"tier{'s'[: len(plan.tiers) != 1]}. Prices as of {escape(forecast.prices_as_of)} or later: "
+        f"tier{'s'[: len(plan.tiers) != 1]}. Prices: {escape(price_age(forecast.prices_as_of))}; "
         f"{escape(forecast.price_source)}. US dollars without tax.</p></footer>"
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 from planning.cents import bill_in_cents
 from planning.plan import CostItem, Plan, TierCost, TierPlan
 from planning.report.claims import article_rows, claims
-from planning.report.figures import cents, hardware, money, replicas
+from planning.report.figures import cents, hardware, money, price_age, replicas
 
 WIDTH = 100
 _BAR = 16
@@ -92,7 +92,7 @@ def _month(console: Console, plan: Plan, stack: str) -> None:
         _wrapped(console, f"The range comes from: {moved}.", style="dim")
     _wrapped(
         console,
-        f"Prices of {plan.region}, the oldest of {forecast.prices_as_of}: {forecast.price_source}.",
+        f"Prices of {plan.region}, {price_age(forecast.prices_as_of)}: {forecast.price_source}.",
         style="dim",
     )
     for what_if in forecast.what_ifs:

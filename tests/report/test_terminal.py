@@ -47,6 +47,14 @@ def test_no_line_is_too_wide_and_nothing_is_cut_off(stack: str) -> None:
     assert {"compute", "fixed", "expected"} <= {line.split(" ")[0] for line in bill.splitlines()}
 
 
+def test_the_region_and_the_age_of_its_prices_are_said() -> None:
+    """us-east-2's NAT gateway has a price without a date; every price of us-east-1 that prod uses has one."""
+    assert "Prices of us-east-2, some without a date: snapshot" in report(planned("dev"), "dev", color=False)
+    assert re.search(
+        r"Prices of us-east-1, the oldest of 20\d\d-\d\d-\d\d: ", report(planned("prod"), "prod", color=False)
+    )
+
+
 def test_twelve_tiers_with_the_longest_names_stay_within_100_columns() -> None:
     names = [f"customer-support-assistant-{number:03}" for number in range(12)]
     assert {len(name) for name in names} == {30}
