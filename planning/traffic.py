@@ -20,9 +20,29 @@ DAYS_PER_MONTH = HOURS_PER_MONTH / 24
 _REFERENCE_TRACE = "servegen_m_large"
 
 
+class Steps:
+    """The load of a trace in equal steps, whose mean is 1; after the last comes the first."""
+
+    def __init__(self, values: Sequence[float], step_s: float) -> None:
+        self._values = list(values)
+        self._step_s = step_s
+        self._of_count: dict[int, float] = {}
+
+    def busiest(self, window_s: float) -> float:
+        """The busiest step that the last ``window_s`` touch, on average over time."""
+        whole, rest = divmod(window_s / self._step_s, 1)
+        return (1 - rest) * self._busiest_of(int(whole) + 1) + rest * self._busiest_of(int(whole) + 2)
+
+    def _busiest_of(self, count: int) -> float:
+        if count not in self._of_count:
+            around = [*self._values, *self._values[: count - 1]]
+            self._of_count[count] = fmean(max(around[at : at + count]) for at in range(len(self._values)))
+        return self._of_count[count]
+
+
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """How the load moves around the mean of an hour (or of a whole trace that is too short to tell hours apart)."""
+    """How the load moves around its mean within an hour, or within a whole trace too short to tell hours apart."""
 
     peak: float
     """Busiest load window (what the autoscaler averages over, or the trace's step where that is longer) over the
@@ -31,13 +51,18 @@ class Bursts:
     """How long a burst lasts: the time over which the load is correlated with itself."""
     period_s: float
     """Of what the peak is the peak."""
+    steps: Steps | None = None
+    """The trace's own, where it is long enough to tell hours apart and fine enough to tell what happens in them."""
+    hours: Steps | None = None
 
     def held(self, window_s: float) -> float:
         """The busiest load of the last ``window_s`` over the mean, on average over time.
 
-        Of ``n`` independent loads the largest is about ``z(n)`` deviations above their mean. The peak tells the
-        deviation, being the largest of the whole period.
+        Where the trace tells: over that of the hours' means. Else, of ``n`` independent loads the largest is about
+        ``z(n)`` deviations above their mean. The peak tells the deviation, being the largest of the whole period.
         """
+        if self.steps and self.hours:
+            return max(1.0, self.steps.busiest(window_s) / self.hours.busiest(window_s))
         if self.peak <= 1 or window_s >= self.period_s:
             return self.peak
         of_window, of_period = (largest_of(1 + length / self.lasts_s) for length in (window_s, self.period_s))
@@ -252,7 +277,14 @@ def _bursts_of(source: Trace, period: int) -> Callable[[float], Bursts]:
                 peaks.append(max(smooth))
                 correlated.append(_correlated_steps(smooth))
         lasts_s = max(LOAD_WINDOW_S, source.step_seconds, fmean(correlated) * source.step_seconds)
-        return Bursts(max(1.0, fmean(peaks)), lasts_s, period_s)
+        peak = max(1.0, fmean(peaks))
+        if len(work) < 24 * period:
+            return Bursts(peak, lasts_s, period_s)
+        whole = work[: len(work) // period * period]
+        around = [*whole[len(whole) - window + 1 :], *whole]
+        smooth = [sum(around[at : at + window]) / window for at in range(len(whole))]
+        by_hour = [fmean(whole[at : at + period]) for at in range(0, len(whole), period)]
+        return Bursts(peak, lasts_s, period_s, Steps(smooth, source.step_seconds), Steps(by_hour, period_s))
 
     one_length = prompts == answers
     return lambda prefill_share: bursts(0.0 if one_length else prefill_share)
