@@ -172,7 +172,10 @@ class _Levels:
         self._burst_spread = luck * bursts.deviation * _spread_of_largest(1 + window_s / bursts.lasts_s)
         # Where hours differ, the luck of one makes up for that of another.
         self._points = _NORMAL_POINTS if self._burst_spread and self._steady else ((0.0, 1.0),)
-        self._looks = (min(window_s, bursts.lasts_s) if bursts.peak > 1 else window_s) / LOAD_WINDOW_S
+        # Chance matters while the busiest load of the window lasts.
+        at_top_s = min(window_s, bursts.lasts_s) if bursts.peak > 1 else window_s
+        self._windows, self._at_top = at_top_s / LOAD_WINDOW_S, at_top_s / window_s if window_s else 1.0
+        self._bursts_per_hour = 3600 / window_s if window_s else 0.0
 
     def rounded(self, load_per_hour: Sequence[float]) -> Sequence[float]:
         """Loads to a hundredth of the busiest hour's, where chance blurs more than that: hours then share a level."""
@@ -190,10 +193,14 @@ class _Levels:
         mean = starts = 0.0
         if load <= 0:
             return 0.0, 0.0
+        seen: list[tuple[float, float]] = []
         for deviations, weight in self._points:
             burst = max(1.0, self._burst + deviations * self._burst_spread)
             count, started = self._by_chance(load * burst, kept)
-            mean, starts = mean + weight * count, starts + weight * started
+            mean, starts = mean + weight * count, starts + weight * started * self._at_top
+            # From one window's bursts to those of the next.
+            starts += sum(weight * other * abs(count - before) for before, other in seen) * self._bursts_per_hour
+            seen.append((count, weight))
         return mean, starts
 
     def _by_chance(self, load: float, kept: int) -> tuple[float, float]:
@@ -215,7 +222,7 @@ class _Levels:
             # What lies further below is as good as never there.
             below = math.erfc(-max(above, -_FARTHEST) / math.sqrt(2)) / 2
             crossings = scatter.crossings * math.exp(-above * above / 2) / math.sqrt(2 * math.pi) / below
-            held_below = below * math.exp(-crossings * self._looks)
+            held_below = below * math.exp(-crossings * self._windows)
             mean += 1 - held_below
             starts += held_below * crossings * 3600 / LOAD_WINDOW_S
             count += 1
