@@ -24,14 +24,15 @@ from planning.fixed import (
     system_nodes,
 )
 from planning.memory import kv_bytes_per_sequence
+from planning.fleet import NodeCosts, Policy
 from planning.network import network_plan, zone_problems
 from planning.options import Market
-from planning.plan import Forecast, Plan, SchedulePlan, SystemNodesPlan, WhatIf
+from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, TierPlan, WhatIf
 from planning.price_dates import LivePrices, PriceUse, age_warning, compute_prices, oldest_date
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
-from planning.traffic import DAYS_PER_MONTH
+from planning.traffic import DAYS_PER_MONTH, Shape
 from settings import (
     NAMESPACE,
     SECRET_KEYS,
@@ -61,6 +62,13 @@ def plan_config(
     prices are old and which Kubernetes versions cost more. None: the plan says nothing of either. ``live``: prices in
     place of the snapshot's.
     """
+    stack = _look_up(region, config, encrypted, live)
+    return stack.settings, stack.plan(today)
+
+
+def _look_up(
+    region: object, config: Mapping[str, object], encrypted: Collection[str], live: LivePrices | None = None
+) -> _Stack:
     reading = read(region, config, encrypted)
     problems = list(reading.problems)
     if reading.settings is None:
@@ -70,7 +78,7 @@ def plan_config(
     stack = _Stack.look_up(reading.settings, reading.tier_positions, problems, live)
     if stack is None or problems:
         raise ConfigurationError(problems)
-    return reading.settings, stack.plan(today)
+    return stack
 
 
 def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
@@ -80,6 +88,36 @@ def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
     if stack is None:
         raise ConfigurationError(problems)
     return stack.plan(today)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The chosen fleets of a stack under some traffic, and what they are chosen from."""
+
+    bill: tuple[TierBill, ...]
+    fixed_usd: float
+    policy: Policy
+    costs: NodeCosts
+    working: tuple[float, ...]
+    """Share of each of a week's hours that is working hours."""
+    requests_per_day: Mapping[str, float]
+    """By tier."""
+
+
+def plan_under(
+    region: object, config: Mapping[str, object], encrypted: Collection[str], week: Shape, scale: float
+) -> Planned:
+    """Choose the fleets of a stack with every tier's traffic in another shape, and ``scale`` times as much of it.
+
+    Raises ``ConfigurationError`` with every problem of the configuration; budgets are not looked at.
+    """
+    return _look_up(region, config, encrypted).under(week, scale)
+
+
+def _scaled(tier: TierSettings, scale: float) -> TierSettings:
+    traffic = tier.traffic
+    rate = traffic.requests_per_day * scale
+    return tier.model_copy(update={"traffic": traffic.model_copy(update={"requests_per_day": rate})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +177,7 @@ class _Stack:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
         bill = self.bills.bill(Levers())
         plans, pools = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
-        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
-        network = network_plan(self.settings.region, self.settings.network)
-        usage = self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
+        nodes, network, usage = self._fixed_parts(bill, plans)
         fixed = fixed_costs(replace(usage, today=today))
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
@@ -201,6 +237,28 @@ class _Stack:
         description = f"{scope}{fleets}, on-demand around the clock, {limits}same fixed costs"
         poorly_measured = any(part.fleet.option.cost_band == COST_BAND_THIN for part in bill)
         return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description, poorly_measured)
+
+    def _fixed_parts(
+        self, bill: tuple[TierBill, ...], plans: tuple[TierPlan, ...]
+    ) -> tuple[SystemNodesPlan, NetworkPlan, FixedUsage]:
+        """System nodes and network, and what they and all else that is fixed are counted from."""
+        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
+        network = network_plan(self.settings.region, self.settings.network)
+        return nodes, network, self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
+
+    def under(self, week: Shape, scale: float) -> Planned:
+        """The same stack with every tier's traffic in another shape, and ``scale`` times as much of it."""
+        demands = tuple(
+            replace(demand, settings=_scaled(demand.settings, scale), shape=week) for demand in self.demands
+        )
+        bills = _bills(self.settings, demands, self.bills.market, self.bills.working)
+        bill = bills.bill(Levers())
+        plans, _ = tier_plans.tier_plans(self.settings, demands, bills, bill)
+        _, _, usage = replace(self, demands=demands, bills=bills)._fixed_parts(bill, plans)
+        rates = {demand.settings.name: demand.settings.traffic.mean_requests_per_day for demand in demands}
+        return Planned(
+            bill, fixed_costs(usage).usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates
+        )
 
     def _fixed_usage(
         self, bill: tuple[TierBill, ...], node: Offering, zones: int, nats: int, nodes: SystemNodesPlan
