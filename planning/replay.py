@@ -63,11 +63,11 @@ _LEAST_CHANCE = 1e-10
 #: Of single precision: a mean of whole numbers that just fits must not ask for one more.
 _ROUNDING = np.float32(1e-5)
 
-#: Requests expected within a cooldown from which a gap as long is as good as impossible (exp(-40)).
+#: Requests expected within a cooldown, over those of a burst, from which a gap as long is as good as impossible
+#: (exp(-40)).
 _NEVER_IDLE = 40.0
 
-#: Requests a second that are as good as none: one in 30,000 years.
-_RAREST = 1e-12
+_EULER = 0.5772156649
 
 #: Its multiples are spread evenly between whole numbers, however many there are (Weyl).
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -213,12 +213,19 @@ class _Month:
         self._rng = rng
         load = deployment.load
         self._end = float(LOOK_S * len(load.requests))
-        self._arrived = np.concatenate(([0.0], np.cumsum(load.requests)))
         self._wishes = _Wishes(deployment, replays, rng)
         least = max(1, deployment.minimum, deployment.working_hours)
         self._nodes = _Nodes(deployment, replays, max(least, self._wishes.most), self._end, rng)
         self._held = np.zeros(replays, dtype=np.int16)
         self._last_active = np.full(replays, -np.inf)
+        self._burst = max(1.0, deployment.burstiness**2)
+        self._clock = 0.0
+        """Requests expected so far; ``_due`` is when it strikes the next one of each replay."""
+        self._due = np.full(replays, -np.inf)
+        self._queued = np.zeros(replays)
+        """Requests that waited when a replica came to serve."""
+        self._luck = rng.standard_normal(replays)
+        """How far the requests that waited, and came right after, are from what was expected: a normal quantile."""
         self._waited = np.zeros(replays)
         self._above = np.zeros(replays)
 
@@ -234,13 +241,15 @@ class _Month:
                 progress(max(0, minute) / minutes)
             start = float(minute * _MINUTE_S)
             kept = deployment.working_hours if is_open[minute] else deployment.minimum
-            for lane, when in nodes.interrupt(start + _MINUTE_S):
-                self._wait(np.array([lane]), np.array([when]))
+            for lane in nodes.interrupt(start + _MINUTE_S):
+                self._queued[lane], self._luck[lane] = 0, self._rng.standard_normal()
             if minute == first and not (deployment.may_sleep and kept == 0):
                 self._scale(np.maximum(least, 1), start)
             self._follow(least, most, start, max(1, kept), load[minute])
             if deployment.may_sleep:
-                self._sleep_and_wake(start, kept, requests[minute])
+                self._sleep_and_wake(start, kept, load[minute], requests[minute])
+            else:
+                self._count_waiting(start, requests[minute])
             if minute >= 0:
                 self._above += requests[minute] * (load[minute] > nodes.serving(start + _MINUTE_S / 2) + 1e-9)
         nodes.close()
@@ -252,25 +261,42 @@ class _Month:
             starts=nodes.starts * month,
             interruptions=nodes.interruptions * month,
             on_demand_hours=nodes.on_demand_s / 3600 * month,
-            requests=float(self._arrived[-1]) * month,
+            requests=float(requests.sum()) * month,
             waited=self._waited * month,
             above_capacity=self._above * month,
         )
 
     def _follow(self, least: Counts, most: Counts, start: float, kept: int, load: float) -> None:
         """Between what the autoscaler asks for and the most that it asked for lately, replicas stay as they are."""
-        held, serving_for = self._held, start - self._nodes.serves_from
-        fresh = serving_for < LOAD_WINDOW_S
-        if fresh.any():
-            # The load window still holds the time when nothing ran.
-            share = np.clip(serving_for / LOAD_WINDOW_S, 0, 1)
-            seen = np.maximum(kept, np.ceil(load * share))
-            least = np.where(fresh, np.minimum(least, seen), least).astype(np.int16)
-        wanted = np.minimum(np.maximum(held, least), most)
-        if self._deployment.may_sleep:
-            wanted[held == 0] = 0
         # The mean of a minute's four looks.
-        self._scale(wanted, start + (_LOOKS - 1) * LOOK_S / 2)
+        moment = start + (_LOOKS - 1) * LOOK_S / 2
+        served_for = moment - self._nodes.serves_from
+        if (served_for < LOAD_WINDOW_S + self._wishes.window_s).any():
+            least, most = self._after_a_gap(least, most, np.maximum(served_for, 0), kept, load)
+        wanted = np.minimum(np.maximum(self._held, least), most)
+        if self._deployment.may_sleep:
+            wanted[self._held == 0] = 0
+        self._scale(wanted, moment)
+
+    def _after_a_gap(
+        self, least: Counts, most: Counts, served_for: Floats, kept: int, load: float
+    ) -> tuple[Counts, Counts]:
+        """The same where nothing ran within the load window: it still holds that time, and the requests that waited
+        all run at once, as many more as the load alone would have running.
+        """
+        stay_s, rate = self._stay_s, load * self._deployment.requests_per_second
+
+        def asked(requests: Floats, left: Floats | float) -> Counts:
+            """With ``left`` of a stay's seconds outside the window yet. A sum of as many exponential stays varies."""
+            varied = np.maximum(0, requests + self._luck * np.sqrt((1 + self._burst) * requests))
+            replicas = np.ceil(varied * stay_s * left / (LOAD_WINDOW_S * self._wishes.threshold) - _ROUNDING)
+            return np.clip(replicas, kept, self._wishes.limit).astype(np.int16)
+
+        fresh = served_for < LOAD_WINDOW_S
+        now = asked(rate * served_for + self._queued, -np.expm1(-served_for / stay_s))
+        at_most = asked((rate * LOAD_WINDOW_S + self._queued) * (self._queued > 0), 1.0)
+        recent = served_for < LOAD_WINDOW_S + self._wishes.window_s
+        return np.where(fresh, now, least), np.where(recent, np.maximum(most, at_most), most)
 
     def _scale(self, wanted: Counts, when: float) -> None:
         changed = np.flatnonzero(wanted != self._held)
@@ -290,51 +316,62 @@ class _Month:
                 self._nodes.stop(place, lanes[stopping], when[stopping])
         self._held[lanes] = wanted
 
-    def _sleep_and_wake(self, start: float, kept: int, requests: float) -> None:
-        """A minute of tiers that sleep while idle. The gap before the first request of the minute and that after its
-        last one are exponential, so that two draws say all of a Poisson process that matters here.
-        """
-        deployment, held = self._deployment, self._held
-        end = start + _MINUTE_S
+    def _sleep_and_wake(self, start: float, kept: int, load: float, requests: float) -> None:
+        """A minute of a tier that sleeps while idle, request by request while gaps of a cooldown are possible."""
+        held, end, cooldown_s = self._held, start + _MINUTE_S, self._deployment.cooldown_s
+        before, self._clock = self._clock, self._clock + requests
         if kept:
             asleep = np.flatnonzero(held == 0)
             if len(asleep):
-                self._wake(asleep, np.full(len(asleep), start), requested=False)
-            self._last_active[:] = end
+                self._wake(asleep, np.full(len(asleep), start))
+        elif requests * cooldown_s / _MINUTE_S < _NEVER_IDLE * self._burst or not held.all():
+            self._request_by_request(start, before, requests)
+            expired = np.flatnonzero((held > 0) & (self._last_active + cooldown_s <= end))
+            self._sleep(expired, start)
             return
-        burst = max(1.0, deployment.burstiness**2)
-        # Bursts: requests of a negative binomial process come in groups, and the groups are Poisson.
-        rate = requests / _MINUTE_S * (math.log(burst) / (burst - 1) if burst > 1 else 1.0)
-        awake = held > 0
-        if rate * deployment.cooldown_s > _NEVER_IDLE and awake.all():
-            self._last_active[:] = end
-            return
-        gaps = self._rng.standard_exponential((2, len(held))) / max(rate, _RAREST)
-        first, last = start + gaps[0], end - gaps[1]
-        comes = first < end
-        idle_until = self._last_active + deployment.cooldown_s
-        expired = np.flatnonzero(awake & (idle_until <= np.minimum(first, end)))
-        if len(expired):
-            self._change(expired, np.zeros(len(expired), dtype=np.int16), np.maximum(idle_until[expired], start))
-        active = comes & (self._held > 0)
-        until = np.maximum(first, last) + self._stay_s
-        self._last_active[active] = np.maximum(self._last_active, until)[active]
-        woken = np.flatnonzero(comes & (self._held == 0))
-        if len(woken):
-            self._wake(woken, first[woken], requested=True)
+        self._count_waiting(start, requests)
+        # Of so many exponential stays, the longest is this much longer than their mean (the harmonic number).
+        running = max(1.0, load * self._deployment.concurrency)
+        longest = math.log(running) + _EULER + 1 / (2 * running)
+        self._last_active[:] = end + self._stay_s * longest
 
-    def _wake(self, lanes: Lanes, when: Floats, *, requested: bool) -> None:
+    def _request_by_request(self, start: float, before: float, requests: float) -> None:
+        """Wake at a request, and note who is active: requests come as a gamma renewal process by the load's clock."""
+        stale = np.flatnonzero(self._due < before)
+        if len(stale):
+            # Where nobody looked, the time since the last request is anything (equilibrium of a renewal process).
+            length = self._rng.standard_gamma(1 / self._burst + 1, len(stale)) * self._burst
+            self._due[stale] = before + length * self._rng.random(len(stale))
+        serves_from, active = self._nodes.serves_from, self._last_active
+        while len(lanes := np.flatnonzero(self._due < self._clock)):
+            when = start + _MINUTE_S * (self._due[lanes] - before) / requests
+            self._due[lanes] += self._rng.standard_gamma(1 / self._burst, len(lanes)) * self._burst
+            self._sleep(lanes[(self._held[lanes] > 0) & (active[lanes] + self._deployment.cooldown_s <= when)], start)
+            asleep = self._held[lanes] == 0
+            if asleep.any():
+                self._wake(lanes[asleep], when[asleep])
+            waits = when < serves_from[lanes]
+            self._waited[lanes] += waits & (when >= 0)
+            self._queued[lanes] += waits
+            active[lanes] = np.maximum(active[lanes], np.maximum(when, serves_from[lanes]) + self._stay_s)
+
+    def _sleep(self, lanes: Lanes, start: float) -> None:
+        if len(lanes):
+            when = np.maximum(self._last_active[lanes] + self._deployment.cooldown_s, start)
+            self._change(lanes, np.zeros(len(lanes), dtype=np.int16), when)
+
+    def _wake(self, lanes: Lanes, when: Floats) -> None:
         self._change(lanes, np.ones(len(lanes), dtype=np.int16), when)
-        self._last_active[lanes] = self._nodes.serves_from[lanes] + self._stay_s
-        if requested:
-            self._waited[lanes] += when >= 0
-            self._wait(lanes, when)
+        self._queued[lanes], self._luck[lanes] = 0, self._rng.standard_normal(len(lanes))
+        self._last_active[lanes] = self._nodes.serves_from[lanes]
 
-    def _wait(self, lanes: Lanes, since: Floats) -> None:
-        """Count the requests from a moment on until a replica serves."""
-        times = np.clip([since, self._nodes.serves_from[lanes]], 0, self._end) / LOOK_S
-        begin, end = np.interp(times, np.arange(len(self._arrived)), self._arrived)
-        self._waited[lanes] += end - begin
+    def _count_waiting(self, start: float, requests: float) -> None:
+        """Requests of a minute that come before a replica serves, where one is held."""
+        waiting = np.flatnonzero((self._nodes.serves_from > start) & (self._held > 0))
+        if len(waiting):
+            share = np.minimum(1, (self._nodes.serves_from[waiting] - start) / _MINUTE_S)
+            self._queued[waiting] += requests * share
+            self._waited[waiting] += requests * share * (start >= 0)
 
     @property
     def _stay_s(self) -> float:
@@ -350,7 +387,7 @@ class _Wishes:
         load = deployment.load
         self._running = load.replicas * deployment.concurrency
         # One request runs on one replica, even where the mean of running requests is below one.
-        self._threshold = max(1.0, deployment.concurrency)
+        self.threshold = max(1.0, deployment.concurrency)
         self._peakedness = (1 + max(1.0, deployment.burstiness**2)) / 2
         stay_s = deployment.concurrency / deployment.requests_per_second
         per_second = load.requests / LOOK_S
@@ -358,11 +395,12 @@ class _Wishes:
         self._memory = np.exp(-LOOK_S / np.maximum(stays, 1e-9))
         kept = np.where(deployment.is_open, deployment.working_hours, deployment.minimum)
         self._least = np.maximum(kept, 1).astype(np.int16)
-        self._limit = deployment.maximum or np.iinfo(np.int16).max
-        self._window = max(1, round(min(deployment.cooldown_s, _LONGEST_WINDOW_S) / LOOK_S))
+        self.limit = deployment.maximum or np.iinfo(np.int16).max
+        self.window_s = min(deployment.cooldown_s, _LONGEST_WINDOW_S)
+        self._window = max(1, round(self.window_s / LOOK_S))
         self._tables: dict[float, tuple[int, npt.NDArray[np.float32]]] = {}
         first, beyond = self._table(float(self._running.max()))
-        self.most = min(self._limit, math.ceil((first + len(beyond)) / self._threshold))
+        self.most = min(self.limit, math.ceil((first + len(beyond)) / self.threshold))
         """No replay ever asks for more."""
 
     def minutes(self, first: int, end: int) -> Iterator[tuple[int, Counts, Counts]]:
@@ -382,8 +420,8 @@ class _Wishes:
             counted = np.concatenate((counted, self._counts(drawn, looks)))
             sums = np.cumsum(np.concatenate((np.zeros_like(counted[:1]), counted)), axis=0, dtype=np.int32)
             mean = (sums[means:] - sums[:-means]) * (counted[means - 1 :] > 0) * np.float32(1 / means)
-            wishes = np.ceil(mean / np.float32(self._threshold) - _ROUNDING).astype(np.int16)
-            asked = np.concatenate((asked, np.clip(wishes, self._least[looks, None], self._limit)))
+            wishes = np.ceil(mean / np.float32(self.threshold) - _ROUNDING).astype(np.int16)
+            asked = np.concatenate((asked, np.clip(wishes, self._least[looks, None], self.limit)))
             now, most = asked[window - 1 :], _largest_of_last(asked, window)
             low, high = now[::_LOOKS], most[::_LOOKS]
             for look in range(1, _LOOKS):
@@ -504,10 +542,10 @@ class _Nodes:
         if place == 0:
             self.serves_from[lanes] = np.inf
 
-    def interrupt(self, before: float) -> Iterator[tuple[int, float]]:
+    def interrupt(self, before: float) -> Iterator[int]:
         """Take back the spot nodes whose time comes before a moment, and order new ones at the notice.
 
-        Yields the replays in which no replica serves now, and since when.
+        Yields the replays in which no replica serves any more.
         """
         for lane in np.flatnonzero(self._next_interruption < before):
             alone = np.array([lane])
@@ -521,7 +559,7 @@ class _Nodes:
                 ready = self._ready[holding, lane].min()
                 if ready > when[0]:
                     self.serves_from[lane] = ready
-                    yield int(lane), float(when[0])
+                    yield int(lane)
             self._next_interruption[lane] = self._interrupted[holding, lane].min(initial=np.inf)
 
     def serving(self, moment: float) -> npt.NDArray[np.int64]:
