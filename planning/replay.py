@@ -214,8 +214,7 @@ class _Month:
         load = deployment.load
         self._end = float(LOOK_S * len(load.requests))
         self._wishes = _Wishes(deployment, replays, rng)
-        least = max(1, deployment.minimum, deployment.working_hours)
-        self._nodes = _Nodes(deployment, replays, max(least, self._wishes.most), self._end, rng)
+        self._nodes = _Nodes(deployment, replays, self._end, rng)
         self._held = np.zeros(replays, dtype=np.int16)
         self._last_active = np.full(replays, -np.inf)
         self._burst = max(1.0, deployment.burstiness**2)
@@ -399,9 +398,6 @@ class _Wishes:
         self.window_s = min(deployment.cooldown_s, _LONGEST_WINDOW_S)
         self._window = max(1, round(self.window_s / LOOK_S))
         self._tables: dict[float, tuple[int, npt.NDArray[np.float32]]] = {}
-        first, beyond = self._table(float(self._running.max()))
-        self.most = min(self.limit, math.ceil((first + len(beyond)) / self.threshold))
-        """No replay ever asks for more."""
 
     def minutes(self, first: int, end: int) -> Iterator[tuple[int, Counts, Counts]]:
         """Every minute, with what the autoscaler asks for in it: a replay that holds fewer replicas than the one comes
@@ -490,9 +486,7 @@ class _Nodes:
     empty last is the first to be used again.
     """
 
-    def __init__(
-        self, deployment: Deployment, replays: int, places: int, end_s: float, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, deployment: Deployment, replays: int, end_s: float, rng: np.random.Generator) -> None:
         self._rng = rng
         self._offset = rng.random()
         self._end = end_s
@@ -504,14 +498,12 @@ class _Nodes:
         self._hazard = np.array([offer.interruptions_per_hour for offer in offers]) / 3600
         # The first with capacity is bought: the chance that one of the first so many has some.
         self._found = 1 - np.cumprod([1 - offer.capacity for offer in deployment.offers])
-        shape = (places, replays)
+        shape = (0, replays)
         self._offer = np.zeros(shape, dtype=np.int16)
-        self._launched, self._ready = np.zeros(shape), np.full(shape, np.inf)
-        self._interrupted = np.full(shape, np.inf)
-        self._emptied = np.full(shape, -np.inf)
+        self._launched, self._ready, self._interrupted = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._emptied = np.zeros(shape)
         """When the replica left; plus infinity while one is there, minus infinity where there is no node."""
         self._next_interruption = np.full(replays, np.inf)
-        self._used = 0
         self.serves_from = np.full(replays, np.inf)
         """From when on some replica serves, while replicas are held."""
         self.usd, self.paid_s, self.serving_s, self.on_demand_s = np.zeros((4, replays))
@@ -519,7 +511,8 @@ class _Nodes:
 
     def start(self, place: int, lanes: Lanes, when: Floats) -> None:
         """Start a replica: on the node of the place if it is still there, else on a new one."""
-        self._used = max(self._used, place + 1)
+        if place == len(self._offer):
+            self._add_place()
         emptied, interrupted = self._emptied[place, lanes], self._interrupted[place, lanes]
         kept = np.minimum(emptied + self._idle_s, interrupted)
         again = when < kept
@@ -564,15 +557,23 @@ class _Nodes:
 
     def serving(self, moment: float) -> npt.NDArray[np.int64]:
         """Replicas that serve."""
-        return np.count_nonzero(self._ready[: self._used] <= moment, axis=0)
+        return np.count_nonzero(self._ready <= moment, axis=0)
 
     def close(self) -> None:
         """End the month: what is still there is paid until its end."""
-        for place in range(self._used):
+        for place in range(len(self._offer)):
             lanes = np.flatnonzero(~np.isneginf(self._emptied[place]))
             self._served(place, lanes, np.full(len(lanes), self._end))
             kept = np.minimum(self._emptied[place, lanes] + self._idle_s, self._interrupted[place, lanes])
             self._remove(place, lanes, np.minimum(kept, self._end))
+
+    def _add_place(self) -> None:
+        def longer(series: npt.NDArray[np.float64], value: float) -> npt.NDArray[np.float64]:
+            return np.append(series, np.full((1, series.shape[1]), value), axis=0)
+
+        self._offer = np.append(self._offer, np.zeros((1, self._offer.shape[1]), dtype=np.int16), axis=0)
+        self._launched, self._ready = longer(self._launched, 0), longer(self._ready, np.inf)
+        self._interrupted, self._emptied = longer(self._interrupted, np.inf), longer(self._emptied, -np.inf)
 
     def _launch(self, place: int, lanes: Lanes, when: Floats) -> None:
         count = len(lanes)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Enough that the mean is known to some tenths of a per cent where a month hangs on what two nodes were bought as.
 _REPLAYS = 200
 
+#: Replicas at the peak, over all replays: some 40 bytes each, and as many again while they change.
+_MOST_NODES = 4_000_000
+
 #: What takes longer than this shows how far it is.
 _PATIENCE_S = 2.0
 
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> str:
     from planning.trace_forecast import trace_forecast  # noqa: PLC0415 (numpy is slow to import)
 
     forecast = trace_forecast(stack.region, stack.values, trace, arguments.scale, stack.encrypted)
+    _check_size(arguments, forecast)
     tiers = _play(forecast, arguments.replays, arguments.seed)
     return _data(arguments, forecast, tiers) if arguments.json else _text(arguments, forecast, tiers)
 
@@ -102,6 +106,22 @@ def _trace(path: Path) -> Trace:
     if not sum(found.requests):
         raise UsageError(f"--trace {path}: no requests in any of its {len(found.requests)} steps; one needs some")
     return found
+
+
+def _check_size(arguments: argparse.Namespace, forecast: TraceForecast) -> None:
+    """Refuse fleets whose nodes do not fit into memory."""
+    busiest = {
+        tier.name: max(float(one.load.replicas.max()) for one in tier.deployments) * arguments.replays
+        for tier in forecast.tiers
+    }
+    tier, nodes = max(busiest.items(), key=lambda entry: entry[1])
+    if nodes > _MOST_NODES:
+        share = _MOST_NODES / nodes
+        raise UsageError(
+            f"--scale {arguments.scale:g}, --replays {arguments.replays:,}: {nodes:,.0f} nodes of tier {tier} at the "
+            f"peak, {nodes - _MOST_NODES:,.0f} more than can be played at once; use --scale {arguments.scale * share:.2g}"
+            + (f" or --replays {int(arguments.replays * share)}" if arguments.replays * share >= 1 else "")
+        )
 
 
 def _play(forecast: TraceForecast, replays: int, seed: int) -> tuple[_Tier, ...]:
