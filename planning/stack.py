@@ -23,8 +23,8 @@ from planning.fixed import (
     support_warnings,
     system_nodes,
 )
-from planning.memory import kv_bytes_per_sequence
 from planning.fleet import NodeCosts, Policy
+from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
 from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, TierPlan, WhatIf
@@ -256,9 +256,7 @@ class _Stack:
         plans, _ = tier_plans.tier_plans(self.settings, demands, bills, bill)
         _, _, usage = replace(self, demands=demands, bills=bills)._fixed_parts(bill, plans)
         rates = {demand.settings.name: demand.settings.traffic.mean_requests_per_day for demand in demands}
-        return Planned(
-            bill, fixed_costs(usage).usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates
-        )
+        return Planned(bill, fixed_costs(usage).usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates)
 
     def _fixed_usage(
         self, bill: tuple[TierBill, ...], node: Offering, zones: int, nats: int, nodes: SystemNodesPlan

@@ -119,7 +119,7 @@ def _check_size(arguments: argparse.Namespace, forecast: TraceForecast) -> None:
         share = _MOST_NODES / nodes
         raise UsageError(
             f"--scale {arguments.scale:g}, --replays {arguments.replays:,}: {nodes:,.0f} nodes of tier {tier} at the "
-            f"peak, {nodes - _MOST_NODES:,.0f} more than can be played at once; use --scale {arguments.scale * share:.2g}"
+            f"peak, {nodes - _MOST_NODES:,.0f} more than can be played; use --scale {arguments.scale * share:.2g}"
             + (f" or --replays {int(arguments.replays * share)}" if arguments.replays * share >= 1 else "")
         )
 

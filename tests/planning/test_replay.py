@@ -18,7 +18,6 @@ from planning.__main__ import main
 from planning.cold_start import ColdStart
 from planning.facts.instances import monthly_interruption
 from planning.facts.traces import Trace, read_trace, trace
-from planning.options import prefill_share
 from planning.replay import LOOK_S, Deployment, Load, Offer, Replays, month_of, open_looks, replay
 from planning.stackfile import read_stack
 from planning.trace_forecast import TraceForecast, trace_forecast
@@ -257,25 +256,6 @@ def test_looks_are_open_in_the_part_of_an_hour_that_is_in_working_hours() -> Non
 def forecast(stack: str, name: str, scale: float = 1.0) -> TraceForecast:
     file = read_stack(ROOT / f"Pulumi.{stack}.yaml")
     return trace_forecast(file.region, file.values, trace(name), scale, file.encrypted)
-
-
-def test_the_share_of_prefill_follows_from_the_time_of_a_prompt() -> None:
-    """900 tokens of an 8B model: 2 FLOP a parameter and token, against the GPU's peak and what of it was achieved."""
-    from planning.options import load_model
-    from planning.stack import plan_under
-    from planning.traffic import from_trace
-
-    file = read_stack(ROOT / "Pulumi.prod.yaml")
-    planned = plan_under(file.region, file.values, file.encrypted, from_trace(trace("azure2023_conv_minute")), 1.0)
-    fast = planned.bill[0]
-    option, demand = fast.fleet.option, fast.search.demand
-    share = prefill_share(option, demand)
-    assert option.gpu is not None
-    assert option.checkpoint.method == "int8"
-    ideal_s = 2 * 8.03e9 * 900 / (option.gpu.int8_tops * 1e12)
-    assert 1.2 * ideal_s < load_model(option, demand).prefill_s < 4 * ideal_s
-    assert share == pytest.approx(option.load.requests_per_second * load_model(option, demand).prefill_s)
-    assert 0 < share < 1
 
 
 def test_the_command_prints_both_bills_and_their_difference(capsys: pytest.CaptureFixture[str]) -> None:
