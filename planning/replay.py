@@ -108,7 +108,9 @@ class Deployment:
     requests_per_second: float
     """Of one replica at its largest rate."""
     concurrency: float
-    """Requests that run on it then: what the autoscaler asks for a replica."""
+    """Requests that run on it then."""
+    target: float
+    """Running requests, on average over the load window, for each of which the autoscaler wants a replica."""
     burstiness: float
     """Coefficient of variation of the times between arrivals; below 1 counts as 1."""
     minimum: int
@@ -385,8 +387,7 @@ class _Wishes:
         self._replays = replays
         load = deployment.load
         self._running = load.replicas * deployment.concurrency
-        # One request runs on one replica, even where the mean of running requests is below one.
-        self.threshold = max(1.0, deployment.concurrency)
+        self.threshold = deployment.target
         self._peakedness = (1 + max(1.0, deployment.burstiness**2)) / 2
         stay_s = deployment.concurrency / deployment.requests_per_second
         per_second = load.requests / LOOK_S

@@ -62,20 +62,18 @@ def trace_forecast(
 def _tier(part: TierBill, planned: Planned, trace: Trace) -> TierForecast:
     apart, load = part.disaggregated, part.fleet.option.load
     if apart:
-        both = (
-            _deployment(
-                part, planned, trace, apart.loads.prefill_requests_per_second, apart.loads.prefill_concurrency, 1
-            ),
-            _deployment(
-                part, planned, trace, apart.loads.decode.requests_per_second, apart.loads.decode.concurrency, 0
-            ),
+        both, months = apart.loads, (apart.prefill, apart.decode)
+        waiting, decode = both.prefill_concurrency, both.decode
+        points = (
+            (both.prefill_requests_per_second, waiting, waiting, 1.0),
+            (decode.requests_per_second, decode.concurrency, decode.autoscaler_target, 0.0),
         )
-        months = (apart.prefill, apart.decode)
     else:
-        both = (_deployment(part, planned, trace, load.requests_per_second, load.concurrency, load.prefill_share),)
         months = (part.fleet.month,)
+        points = ((load.requests_per_second, load.concurrency, load.autoscaler_target, load.prefill_share),)
+    deployments = tuple(_deployment(part, planned, trace, *point) for point in points)
     hours, starts = sum(month.node_hours for month in months), sum(month.starts for month in months)
-    return TierForecast(part.name, part.usd, hours, starts, both)
+    return TierForecast(part.name, part.usd, hours, starts, deployments)
 
 
 def _deployment(
@@ -84,6 +82,7 @@ def _deployment(
     trace: Trace,
     requests_per_second: float,
     concurrency: float,
+    target: float,
     prefill: float,
 ) -> Deployment:
     fleet, search, policy = part.fleet, part.search, planned.policy
@@ -97,6 +96,7 @@ def _deployment(
         is_open=open_looks(planned.working, len(load.requests)),
         requests_per_second=requests_per_second,
         concurrency=concurrency,
+        target=target,
         burstiness=search.demand.workload.arrival_cv,
         minimum=rule.minimum,
         working_hours=rule.working_hours,

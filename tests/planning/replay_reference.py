@@ -139,9 +139,8 @@ class Month:
     def look(self, now: float, _: object) -> None:
         self.counts.append(self.running)
         kept = self.kept(now)
-        threshold = max(1.0, self.deployment.concurrency)
         mean = sum(self.counts) / self.window if self.running else 0.0
-        wanted = max(1, kept, math.ceil(mean / threshold - 1e-9))
+        wanted = max(1, kept, math.ceil(mean / self.deployment.target - 1e-9))
         wanted = min(wanted, self.deployment.maximum or wanted)
         self.asked.append(wanted)
         if not self.nodes and kept == 0 and self.deployment.may_sleep:

@@ -45,6 +45,7 @@ def deployment(replicas: list[float], concurrency: float = 5.0, stay_s: float = 
         "is_open": np.ones(len(load), dtype=bool),
         "requests_per_second": rate,
         "concurrency": concurrency,
+        "target": max(1.0, concurrency),
         "burstiness": 1.0,
         "minimum": 1,
         "working_hours": 1,
