@@ -24,6 +24,7 @@ _COMMANDS = {
     "evaluate": "the models of speed and memory against published measurements",
     "prices": "today's prices of a region from AWS into the data files",
     "speed": "throughput and latency by batch size",
+    "replay": "the forecast under a trace against simulated months",
 }
 
 

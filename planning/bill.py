@@ -222,10 +222,11 @@ class StackBills:
             requests,
             self.working,
             self.market,
-            self._node_costs(),
+            self.node_costs(),
         )
 
-    def _node_costs(self) -> NodeCosts:
+    def node_costs(self) -> NodeCosts:
+        """What the nodes of every tier cost beside their instances, and how long they are kept."""
         minutes = self.scaling.idle_cooldown_minutes
         return NodeCosts(
             volumes=VolumePrices.of(self.region),

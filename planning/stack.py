@@ -24,6 +24,7 @@ from planning.fixed import (
     support_warnings,
     system_nodes,
 )
+from planning.fleet import NodeCosts, Policy
 from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
@@ -32,7 +33,7 @@ from planning.price_dates import LivePrices, PriceUse, age_warning, compute_pric
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
-from planning.traffic import DAYS_PER_MONTH
+from planning.traffic import DAYS_PER_MONTH, Shape
 from settings import (
     NAMESPACE,
     SECRET_KEYS,
@@ -98,6 +99,36 @@ def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
     if stack is None:
         raise ConfigurationError(problems)
     return stack.plan(today)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The chosen fleets of a stack under some traffic, and what they are chosen from."""
+
+    bill: tuple[TierBill, ...]
+    fixed_usd: float
+    policy: Policy
+    costs: NodeCosts
+    working: tuple[float, ...]
+    """Share of each of a week's hours that is working hours."""
+    requests_per_day: Mapping[str, float]
+    """By tier."""
+
+
+def plan_under(
+    region: object, config: Mapping[str, object], encrypted: Collection[str], week: Shape, scale: float
+) -> Planned:
+    """Choose the fleets of a stack with every tier's traffic in another shape, and ``scale`` times as much of it.
+
+    Raises ``ConfigurationError`` with every problem of the configuration; budgets are not looked at.
+    """
+    return _read(region, config, encrypted, None).under(week, scale)
+
+
+def _scaled(tier: TierSettings, scale: float) -> TierSettings:
+    traffic = tier.traffic
+    rate = traffic.requests_per_day * scale
+    return tier.model_copy(update={"traffic": traffic.model_copy(update={"requests_per_day": rate})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +262,18 @@ class _Stack:
         description = f"{scope}{fleets}, on-demand around the clock, {limits}same fixed costs"
         poorly_measured = any(part.fleet.option.cost_band == COST_BAND_THIN for part in bill)
         return _Baseline(levers, sum(part.usd for part in bill) + fixed.usd, description, poorly_measured)
+
+    def under(self, week: Shape, scale: float) -> Planned:
+        """The same stack with every tier's traffic in another shape, and ``scale`` times as much of it."""
+        demands = tuple(
+            replace(demand, settings=_scaled(demand.settings, scale), shape=week) for demand in self.demands
+        )
+        bills = _bills(self.settings, demands, self.bills.market, self.bills.working)
+        bill = bills.bill(Levers())
+        plans, _ = tier_plans.tier_plans(self.settings, demands, bills, bill)
+        _, _, fixed = replace(self, demands=demands, bills=bills)._fixed(bill, plans, None)
+        rates = {demand.settings.name: demand.settings.traffic.mean_requests_per_day for demand in demands}
+        return Planned(bill, fixed.usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates)
 
     def _fixed_usage(
         self, bill: tuple[TierBill, ...], node: Offering, zones: int, nats: int, nodes: SystemNodesPlan
