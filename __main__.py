@@ -67,7 +67,7 @@ ingress = TierIngress("ingress", TierIngressArgs(
     scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn,
     host=settings.network.host, namespace=serving.namespace, routers=[tier.router.service for tier in tiers],
     load_balancer_controller=controllers.load_balancer_controller), in_cluster)
-if settings.budget.monthly_usd and settings.budget.notify:
+if settings.budget.monthly_usd:
     BudgetAlarm("budget", BudgetAlarmArgs(
         monthly_usd=settings.budget.monthly_usd, notify=settings.budget.notify,
         tag_key=names.STACK_TAG, tag_value=tags[names.STACK_TAG]), in_aws)

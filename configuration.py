@@ -14,7 +14,7 @@ from planning.plan import Plan
 from planning.report.terminal import report
 from planning.stack import plan_config
 from prices.live import live_prices
-from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings
+from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings, misspelt_namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ def _values() -> dict[str, object]:
     """
     prefix = f"{NAMESPACE}:"
     everything = {**get_config_env(), **CONFIG.get()}
+    misspelt = misspelt_namespaces(everything)
+    if misspelt:
+        raise ConfigurationError(misspelt)
     return {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
 
 

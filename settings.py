@@ -78,6 +78,22 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return "choose one of " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
+def misspelt_namespaces(keys: Iterable[str]) -> list[Problem]:
+    """The configuration keys that were meant for this program and stand in a namespace that is almost its own.
+
+    Pulumi takes any namespace, so a budget under ``frugal-lm:`` would be no budget at all. Those of providers (``aws``,
+    ``kubernetes``, ``pulumi``) and of other programs are nothing like it.
+    """
+    problems: list[Problem] = []
+    for key in keys:
+        namespace, _, name = key.partition(":")
+        letters = re.sub(r"[^a-z]", "", namespace.lower())
+        alike = difflib.SequenceMatcher(None, letters, NAMESPACE.replace("-", "")).ratio()
+        if namespace != NAMESPACE and alike >= 0.8:
+            problems.append(Problem(key, None, "is not read: nothing has this namespace", f"write {NAMESPACE}:{name}"))
+    return problems
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
@@ -434,16 +450,18 @@ class Prices(Settings):
 
 
 class Budget(Settings):
-    """What the month may cost."""
+    """What the month may cost, and with it how far the stack may grow."""
 
     monthly_usd: Positive | None = None
-    """Left out: no check and no alarm."""
+    """Held against the projected month, watched by an AWS budget, and shared among replicas and node pools: at all
+    their limits for a month at the worst price they cost no more, unless the planned peaks alone do, which are kept
+    with a warning. Left out: no check, no alarm, and limits from the busiest week alone."""
     compare: Literal["expected", "high"] = "expected"
     """Which figure of the projected month is held against ``monthlyUsd``."""
     when_exceeded: Literal["fail", "warn"] = "fail"
     """Over it, the preview fails, or warns."""
     notify: tuple[EmailAddress, ...] = ()
-    """E-mail addresses of the AWS budget alarm."""
+    """E-mail addresses of the AWS budget: at 80 % spent, 100 % forecast, 100 % spent; left out, it mails nobody."""
 
 
 class StackSettings(Settings):

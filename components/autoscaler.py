@@ -17,6 +17,10 @@ _FAILURES: Final = 3
 """Failed looks at Prometheus after which replicas stay as they are until it answers again."""
 _LONGEST_WINDOW_S: Final = 3600
 """Most that Kubernetes takes for a stabilisation window (autoscaling/v2)."""
+_NO_TOLERANCE: Final = "0"
+"""The target is the load at which a replica just meets its latency, so the tier grows as soon as it is passed: with the
+cluster's default it grows only when it is 10 % beyond it. Where the feature gate HPAConfigurableTolerance
+(beta since Kubernetes 1.35) is off, the API server drops the field and the default stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,11 @@ def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[
                 "behavior": {
                     # The load is an average of minutes already, and counted in replicas, so it cannot overshoot while
                     # the new ones start: no wait and no limit on the steps.
-                    "scaleUp": {"stabilizationWindowSeconds": 0},
-                    "scaleDown": {"stabilizationWindowSeconds": min(timeouts.cooldown_s, _LONGEST_WINDOW_S)},
+                    "scaleUp": {"stabilizationWindowSeconds": 0, "tolerance": _NO_TOLERANCE},
+                    "scaleDown": {
+                        "stabilizationWindowSeconds": min(timeouts.cooldown_s, _LONGEST_WINDOW_S),
+                        "tolerance": _NO_TOLERANCE,
+                    },
                 }
             },
         },

@@ -14,7 +14,7 @@ class BudgetAlarmArgs:
 
     monthly_usd: float
     notify: tuple[str, ...]
-    """E-mail addresses, at most 10; with none the budget is only to be seen in the console."""
+    """E-mail addresses, at most 10."""
     tag_key: str
     """The cost allocation tag on all of the stack's resources. AWS counts nothing by it until the payer account has
     activated it in its billing console, which no member account can do for itself."""
@@ -22,7 +22,11 @@ class BudgetAlarmArgs:
 
 
 class BudgetAlarm(pulumi.ComponentResource):
-    """A monthly cost budget of the stack with three mails: 80 % spent, 100 % forecast, 100 % spent."""
+    """A monthly cost budget of the stack with three mails: 80 % spent, 100 % forecast, 100 % spent.
+
+    AWS keeps a budget without mails too, free of charge, and refuses a mail to nobody: without addresses the console
+    alone shows what is spent of it.
+    """
 
     budget_name: pulumi.Output[str]
 
@@ -37,7 +41,6 @@ class BudgetAlarm(pulumi.ComponentResource):
             cost_filters=[
                 aws.budgets.BudgetCostFilterArgs(name="TagKeyValue", values=[f"user:{args.tag_key}${args.tag_value}"])
             ],
-            # AWS refuses a notification with no subscriber.
             notifications=[
                 aws.budgets.BudgetNotificationArgs(
                     comparison_operator="GREATER_THAN",

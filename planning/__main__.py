@@ -20,6 +20,7 @@ from settings import ConfigurationError
 _COMMANDS = {
     "plan": "the plan and the cost of a stack file",
     "report": "the same for people, in the terminal or as one HTML page",
+    "diff": "what changes between two stack files, or since a git revision, as Markdown",
     "fit": "memory of a model on GPUs, item by item",
     "evaluate": "the models of speed and memory against published measurements",
     "prices": "today's prices of a region from AWS into the data files",

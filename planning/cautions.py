@@ -25,7 +25,7 @@ def stack_warnings(
     """All warnings of a plan, the weightiest first. ``today``: those that follow from the calendar."""
     lines: list[str] = []
     if over is not None:
-        lines.append(f"over budget: {over}")
+        lines.append("over budget: " + " ".join(str(over).split()))
     needed = [name for name in NEEDED_FIRST if getattr(baseline, name)]
     if needed:
         lines.append(f"nothing here meets the targets without {' and '.join(needed)}, so the baseline has it too")
@@ -75,7 +75,7 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
         yield f"tier {tier.name}: {tier.disaggregation.verdict}"
-    if tier.replicas.maximum < part.fleet.month.needed_replicas:
+    if part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
             f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "
             "that the busiest hour needs; requests will wait longer than the target"

@@ -10,6 +10,7 @@ from datetime import date
 from planning import tiers as tier_plans
 from planning.advice import advice, with_api
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
+from planning.budget import over_budget
 from planning.cautions import stack_warnings
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
 from planning.details import Details, details
@@ -25,15 +26,17 @@ from planning.fixed import (
     system_nodes,
 )
 from planning.fleet import NodeCosts, Policy
+from planning.limits import limits
 from planning.memory import kv_bytes_per_sequence
 from planning.network import network_plan, zone_problems
 from planning.options import Market
-from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, TierPlan, WhatIf
+from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, WhatIf
 from planning.price_dates import LivePrices, PriceUse, age_warning, compute_prices, oldest_date
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
 from planning.traffic import DAYS_PER_MONTH, Shape
+from planning.variants import Month, Variants
 from settings import (
     NAMESPACE,
     SECRET_KEYS,
@@ -56,15 +59,17 @@ def plan_config(
     encrypted: Collection[str] = SECRET_KEYS,
     today: date | None = None,
     live: LivePrices | None = None,
+    *,
+    hard_budget: bool = True,
 ) -> tuple[StackSettings, Plan]:
     """Read and plan a stack from its raw configuration. Raises ``ConfigurationError`` with every problem of it.
 
     ``encrypted``: the keys whose values are stored encrypted. ``today``: the first day of the month; it decides which
     prices are old and which Kubernetes versions cost more. None: the plan says nothing of either. ``live``: prices in
-    place of the snapshot's.
+    place of the snapshot's. ``hard_budget`` False: over its budget a stack is planned all the same, with a warning.
     """
     stack = _read(region, config, encrypted, live)
-    return stack.settings, stack.plan(today)
+    return stack.settings, stack.plan(today, hard_budget=hard_budget)
 
 
 def detailed_plan(
@@ -184,11 +189,12 @@ class _Stack:
                 problems.append(problem)
         return None if problems else cls(settings, tuple(demands), bills, live)
 
-    def plan(self, today: date | None) -> Plan:
+    def plan(self, today: date | None, *, hard_budget: bool = True) -> Plan:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
         bill = self.bills.bill(Levers())
-        plans, pools = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
-        nodes, network, fixed = self._fixed(bill, plans, today)
+        fixed, nodes, network = _fixed(self.settings, self.demands, bill, self.bills.market, today)
+        most = limits(self.settings.budget, self.demands, self.bills, bill, fixed.usd)
+        plans, pools = tier_plans.tier_plans(self.settings, self.demands, bill, most)
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
         total, drivers = month_range(self.bills, bill, fixed)
@@ -222,8 +228,9 @@ class _Stack:
             warnings=(),
             advice=(*against_apis, *advice(self.demands, self.bills, bill)),
         )
-        over = _over_budget(self.settings, plan)
-        if over and self.settings.budget.when_exceeded == "fail":
+        ranged = total if self.settings.budget.compare == "high" else None
+        over = self._over_budget(Month(bill, fixed, ranged), today)
+        if over and hard_budget and self.settings.budget.when_exceeded == "fail":
             raise ConfigurationError([over])
         of_today = _of_today(prices, self.settings.region, today)
         if self.live and self.live.warning:
@@ -231,22 +238,14 @@ class _Stack:
         warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over, today=of_today)
         if baseline.poorly_measured:
             warnings = ("the baseline runs on GPUs over PCIe, which are poorly measured: it may be 40 % off", *warnings)
-        return replace(plan, warnings=warnings)
+        unbound = most.warning(self.settings.budget)
+        return replace(plan, warnings=(*warnings, unbound) if unbound else warnings)
 
     def details(self, today: date | None) -> Details:
         """What the page of the report shows beside the plan."""
         bill = self.bills.bill(Levers())
-        plans, _ = tier_plans.tier_plans(self.settings, self.demands, self.bills, bill)
-        _, _, fixed = self._fixed(bill, plans, today)
+        fixed, _, _ = _fixed(self.settings, self.demands, bill, self.bills.market, today)
         return details(self.demands, self.bills, bill, fixed.prices)
-
-    def _fixed(
-        self, bill: tuple[TierBill, ...], plans: tuple[TierPlan, ...], today: date | None
-    ) -> tuple[SystemNodesPlan, NetworkPlan, FixedCosts]:
-        nodes, node = system_nodes(tuple(plan.router for plan in plans), self.bills.market.offerings)
-        network = network_plan(self.settings.region, self.settings.network)
-        usage = self._fixed_usage(bill, node, len(network.zones), network.nat_gateways, nodes)
-        return nodes, network, fixed_costs(replace(usage, today=today))
 
     def _baseline(self, fixed: FixedCosts) -> _Baseline:
         """The bill that nobody can call a straw man: the cheapest on-demand fleet with every lever off."""
@@ -270,38 +269,14 @@ class _Stack:
         )
         bills = _bills(self.settings, demands, self.bills.market, self.bills.working)
         bill = bills.bill(Levers())
-        plans, _ = tier_plans.tier_plans(self.settings, demands, bills, bill)
-        _, _, fixed = replace(self, demands=demands, bills=bills)._fixed(bill, plans, None)
+        fixed, _, _ = _fixed(self.settings, demands, bill, bills.market, None)
         rates = {demand.settings.name: demand.settings.traffic.mean_requests_per_day for demand in demands}
         return Planned(bill, fixed.usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates)
 
-    def _fixed_usage(
-        self, bill: tuple[TierBill, ...], node: Offering, zones: int, nats: int, nodes: SystemNodesPlan
-    ) -> FixedUsage:
-        requests = asked_gb = answered_gb = 0.0
-        for demand in self.demands:
-            traffic = demand.settings.traffic
-            monthly = traffic.mean_requests_per_day * DAYS_PER_MONTH
-            requests += monthly
-            asked_gb += monthly * traffic.input_tokens * BYTES_PER_INPUT_TOKEN / 1e9
-            answered_gb += monthly * traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN / 1e9
-        weights = {part.fleet.option.checkpoint.repository: part.fleet.option.checkpoint.weights_gb for part in bill}
-        return FixedUsage(
-            region=self.settings.region,
-            zones=zones,
-            nat_gateways=nats,
-            public_load_balancer=self.settings.network.ingress_scheme == "internet-facing",
-            system_nodes=nodes,
-            system_node=node,
-            prometheus_gib=self.settings.observability.storage_gib,
-            checkpoints_gb=sum(weights.values()),
-            requests_per_month=requests,
-            gb_per_month=asked_gb + answered_gb,
-            answers_gb_per_month=answered_gb,
-            control_plane_logs=bool(self.settings.observability.control_plane_logs),
-            log_retention_days=self.settings.observability.log_retention_days,
-            kv_stores=tuple(_kv_store_usage(demand) for demand in self.demands if _shares_kv(demand)),
-        )
+    def _over_budget(self, month: Month, today: date | None) -> Problem | None:
+        variants = stack_variants(today, self.live)
+        variants.remember(self.settings, self.demands, month.tiers)
+        return over_budget(self.settings, month, variants)
 
     def _what_ifs(self, fixed: FixedCosts) -> tuple[WhatIf, ...]:
         """The saving under a weaker and under a stricter requirement, so that neither is hidden in the headline."""
@@ -342,6 +317,62 @@ class _Stack:
     def _schedule(self) -> SchedulePlan | None:
         hours = self.settings.schedule.working_hours
         return SchedulePlan(self.settings.schedule.timezone, hours.start, hours.end) if hours else None
+
+
+def stack_variants(today: date | None = None, live: LivePrices | None = None) -> Variants:
+    """What plans variants of any stack, on the same day and at the same prices."""
+    offered = live.offerings if live else ()
+    return Variants(lambda settings, demands, bill, market: _fixed(settings, demands, bill, market, today)[0], offered)
+
+
+def _fixed(
+    settings: StackSettings,
+    demands: Sequence[TierDemand],
+    bill: Sequence[TierBill],
+    market: Market,
+    today: date | None,
+) -> tuple[FixedCosts, SystemNodesPlan, NetworkPlan]:
+    """What the stack costs beside its models' nodes, and the two plans that it is counted from."""
+    routers = tuple(tier_plans.tier_router(*each) for each in zip(demands, bill, strict=True))
+    nodes, node = system_nodes(routers, market.offerings)
+    network = network_plan(settings.region, settings.network)
+    usage = _fixed_usage(settings, demands, bill, node, len(network.zones), network.nat_gateways, nodes)
+    return fixed_costs(replace(usage, today=today)), nodes, network
+
+
+def _fixed_usage(
+    settings: StackSettings,
+    demands: Sequence[TierDemand],
+    bill: Sequence[TierBill],
+    node: Offering,
+    zones: int,
+    nats: int,
+    nodes: SystemNodesPlan,
+) -> FixedUsage:
+    requests = asked_gb = answered_gb = 0.0
+    for demand in demands:
+        traffic = demand.settings.traffic
+        monthly = traffic.mean_requests_per_day * DAYS_PER_MONTH
+        requests += monthly
+        asked_gb += monthly * traffic.input_tokens * BYTES_PER_INPUT_TOKEN / 1e9
+        answered_gb += monthly * traffic.output_tokens * BYTES_PER_OUTPUT_TOKEN / 1e9
+    weights = {part.fleet.option.checkpoint.repository: part.fleet.option.checkpoint.weights_gb for part in bill}
+    return FixedUsage(
+        region=settings.region,
+        zones=zones,
+        nat_gateways=nats,
+        public_load_balancer=settings.network.ingress_scheme == "internet-facing",
+        system_nodes=nodes,
+        system_node=node,
+        prometheus_gib=settings.observability.storage_gib,
+        checkpoints_gb=sum(weights.values()),
+        requests_per_month=requests,
+        gb_per_month=asked_gb + answered_gb,
+        answers_gb_per_month=answered_gb,
+        control_plane_logs=bool(settings.observability.control_plane_logs),
+        log_retention_days=settings.observability.log_retention_days,
+        kv_stores=tuple(_kv_store_usage(demand) for demand in demands if _shares_kv(demand)),
+    )
 
 
 def _bills(
@@ -451,30 +482,4 @@ def _kv_store_usage(demand: TierDemand) -> KvStoreUsage:
         gb_per_day=traffic.requests_per_day * written / 1e9,
         tokens_per_day=traffic.requests_per_day * new,
         hit_tokens_per_day=traffic.requests_per_day * hits,
-    )
-
-
-def _over_budget(settings: StackSettings, plan: Plan) -> Problem | None:
-    """The problem of a plan that costs more than the budget, with the cheapest change that would fit."""
-    budget = settings.budget
-    forecast = plan.forecast
-    figure = forecast.total.expected if budget.compare == "expected" else forecast.total.high
-    if budget.monthly_usd is None or figure <= budget.monthly_usd:
-        return None
-    fits = [
-        what_if
-        for what_if in forecast.what_ifs
-        if budget.compare == "expected" and what_if.expected_usd <= budget.monthly_usd
-    ]
-    cheaper = max(fits, key=lambda what_if: what_if.expected_usd).name if fits else ""
-    fixed_usd = sum(item.usd for item in forecast.items if item.category == "fixed")
-    way_out = f"raise it to {math.ceil(figure):,}"
-    if cheaper:
-        way_out += f", or plan {cheaper}"
-    way_out += f"; fixed costs alone are {fixed_usd:,.0f}"
-    return Problem(
-        f"{NAMESPACE}:budget.monthlyUsd",
-        budget.monthly_usd,
-        f"the cheapest plan is projected at {figure:,.0f} USD a month ({budget.compare})",
-        way_out,
     )

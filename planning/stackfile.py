@@ -15,12 +15,14 @@ from typing import Any
 
 import yaml
 
-from settings import NAMESPACE
+from settings import NAMESPACE, misspelt_namespaces
 
 #: Stands for a value that only the stack's secrets provider can decrypt.
 ENCRYPTED = "[encrypted]"
 
 _PROGRAM_DIRECTORY = Path(__file__).resolve().parents[1]
+# What Pulumi reads of a stack file (pulumi.com/docs/iac/concepts/projects/stack-settings-file); the rest it ignores.
+_STACK_FILE_KEYS = frozenset({"config", "environment", "secretsprovider", "encryptedkey", "encryptionsalt"})
 _STACK_FILE_NAME = re.compile(r"Pulumi\.(?P<stack>.+)\.ya?ml")
 # What makes an entry of the project file's `config:` block a declaration and not a plain value.
 _DECLARATION_KEYS = frozenset({"type", "default", "value", "description", "secret", "items"})
@@ -65,6 +67,12 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
     """
     project, defaults, declared_secret = _read_project(path)
     document = _load(path)
+    for key in document:
+        if key not in _STACK_FILE_KEYS:
+            inside = "config:" if f"{key}".startswith(f"{namespace}:") else f"config: as {namespace}:{key}"
+            raise StackFileError(
+                f"{path}: Pulumi does not read {key!r} at the top of a stack file; move it into {inside}"
+            )
     given = document.get("config") or {}
     if not isinstance(given, dict):
         raise StackFileError(f"{path}: `config:` holds {_kind(given)}; it must map keys such as {namespace}:tiers")
@@ -73,6 +81,9 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
         if not isinstance(key, str) or ":" not in key:
             raise StackFileError(f"{path}: {key!r} has no namespace; write it as {namespace}:{key}")
         config[key] = value
+    misspelt = misspelt_namespaces(given)
+    if misspelt:
+        raise StackFileError(f"{path}: " + "; ".join(str(problem) for problem in misspelt))
     encrypted = frozenset(key for key, value in config.items() if _holds_secure(value))
     config = {key: _without_secure(value) for key, value in config.items()}
     region = config.get("aws:region")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from typing import Literal
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
 from planning.cold_start import timeouts
@@ -12,8 +11,8 @@ from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
 from planning.fleet import Fleet, Policy
+from planning.limits import ROLES, Limits, PoolKey, pool_key
 from planning.measured import MeasuredReplica
-from planning.month import replicas_for
 from planning.plan import (
     Alternative,
     CapacityType,
@@ -24,6 +23,7 @@ from planning.plan import (
     PoolMember,
     ReplicaRange,
     RolePlan,
+    RouterPlan,
     ServingPoint,
     TierPlan,
 )
@@ -41,24 +41,26 @@ _TOGETHER = "with prefill and decode together, which the settings rule out"
 
 
 def tier_plans(
-    settings: StackSettings, demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[TierBill]
+    settings: StackSettings, demands: Sequence[TierDemand], bill: Sequence[TierBill], limits: Limits
 ) -> tuple[tuple[TierPlan, ...], tuple[NodePoolPlan, ...]]:
-    """Plans of all tiers, and their pools: tiers with the same list of types and GPUs share one."""
-    plans: list[TierPlan] = []
-    pools: dict[tuple[tuple[str, ...], int], NodePoolPlan] = {}
+    """Plans of all tiers, and their pools: tiers with the same list of types and GPUs share one, called after the
+    first of them.
+    """
+    sharing: dict[PoolKey, list[tuple[TierDemand, TierBill]]] = {}
     for demand, part in zip(demands, bill, strict=True):
-        key = (instance_types(part), part.fleet.option.gpus)
-        pool = _node_pool(settings, demand, part, bills)
-        known = pools.get(key)
-        # A shared pool is called after its first tier and may hold the nodes of both.
-        pool = (
-            pool
-            if known is None
-            else replace(known, gpu_limit=known.gpu_limit + pool.gpu_limit, cpu_limit=known.cpu_limit + pool.cpu_limit)
-        )
-        pools[key] = pool
-        plans.append(_tier_plan(settings, demand, part, bills, pool.name))
+        sharing.setdefault(pool_key(part), []).append((demand, part))
+    pools = {key: _node_pool(settings, members, limits) for key, members in sharing.items()}
+    plans = (
+        _tier_plan(settings, demand, part, limits, pools[pool_key(part)].name)
+        for demand, part in zip(demands, bill, strict=True)
+    )
     return tuple(plans), tuple(pools.values())
+
+
+def tier_router(demand: TierDemand, part: TierBill) -> RouterPlan:
+    """The router that a tier's busiest ten minutes need."""
+    peak_rate = max(demand.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
+    return router_plan(peak_rate, part.fleet.option.load.concurrency)
 
 
 def instance_types(part: TierBill) -> tuple[str, ...]:
@@ -66,12 +68,11 @@ def instance_types(part: TierBill) -> tuple[str, ...]:
     return tuple(offering.instance.name for offering in part.fleet.pool)
 
 
-def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills, pool: str) -> TierPlan:
+def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
     times = timeouts(option.cold_start, fleet.rule.cooldown_s)
-    replicas = _replica_range(settings, demand, part, bills)
+    replicas = _replica_range(demand, part, limits)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
-    peak_rate = max(demand.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
@@ -103,9 +104,9 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, bill
         resources=option.resources,
         replicas=replicas,
         timeouts=times,
-        router=router_plan(peak_rate, option.load.concurrency),
+        router=tier_router(demand, part),
         node_pool=pool,
-        disaggregation=_disaggregation(settings, demand, part, bills, replicas, pool),
+        disaggregation=_disaggregation(demand, part, limits, pool),
         scale_to_zero=fleet.rule.may_sleep,
         ttft_target_ms=tier.slo.ttft_ms,
         tpot_target_ms=tier.slo.tpot_ms,
@@ -134,39 +135,28 @@ def _serving_point(part: TierBill) -> ServingPoint:
     )
 
 
-def _replica_range(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills) -> ReplicaRange:
-    """Replicas up to the peak in the bad case: slow replicas in a busy week; less where the budget ends before."""
-    rule, option = part.fleet.rule, part.fleet.option
-    slow = replace(rule, requests_per_second_per_replica=rule.requests_per_second_per_replica / option.cost_band[1])
-    busiest = max(part.search.load_per_hour(rule.prefill_share)) * demand.shape.week_to_week
-    most = max(1, replicas_for(busiest, slow), rule.minimum, rule.working_hours)
-    budget = settings.budget.monthly_usd
-    if budget is not None:
-        affordable = math.floor(budget / (part.fleet.price.worst_usd_per_hour * HOURS_PER_MONTH))
-        most = max(part.fleet.month.peak_replicas, min(most, affordable))
-    if demand.settings.max_replicas is not None:
-        most = demand.settings.max_replicas
+def _replica_range(demand: TierDemand, part: TierBill, limits: Limits, role: str = "") -> ReplicaRange:
+    rule = part.fleet.rule
+    roles = (role,) if role or not part.disaggregated else ROLES
+    maximum = max(limits.of(part.name, one) for one in roles)
     return ReplicaRange(
         minimum=rule.minimum,
-        maximum=max(most, rule.minimum),
-        on_demand_floor=demand.settings.on_demand_floor,
-        working_hours=min(rule.working_hours, max(most, rule.minimum)),
+        maximum=maximum,
+        on_demand_floor=0 if role else demand.settings.on_demand_floor,
+        working_hours=min(rule.working_hours, maximum),
     )
 
 
-def _node_pool(settings: StackSettings, demand: TierDemand, part: TierBill, bills: StackBills) -> NodePoolPlan:
-    option, pool = part.fleet.option, part.fleet.pool
-    replicas = _replica_range(settings, demand, part, bills).maximum
-    roles = 2 if part.disaggregated else 1
-    # One node more than the replicas, for the surge of a rolling change.
-    nodes = replicas * roles + 1
+def _node_pool(settings: StackSettings, members: Sequence[tuple[TierDemand, TierBill]], limits: Limits) -> NodePoolPlan:
+    option, pool = members[0][1].fleet.option, members[0][1].fleet.pool
+    nodes = limits.nodes(part.name for _, part in members)
     capacity: tuple[CapacityType, ...] = ("on-demand",)
     if settings.capacity.spot:
-        on_demand = settings.capacity.on_demand_fallback or demand.settings.on_demand_floor > 0
-        capacity = ("spot", "on-demand") if on_demand else ("spot",)
+        floor = any(demand.settings.on_demand_floor for demand, _ in members)
+        capacity = ("spot", "on-demand") if settings.capacity.on_demand_fallback or floor else ("spot",)
     return NodePoolPlan(
-        name=demand.settings.name,
-        instance_types=instance_types(part),
+        name=members[0][1].name,
+        instance_types=instance_types(members[0][1]),
         capacity_types=capacity,
         cpu_architectures=tuple(sorted({offering.instance.arch for offering in pool})),
         gpu_count=option.gpus,
@@ -179,16 +169,9 @@ def _node_pool(settings: StackSettings, demand: TierDemand, part: TierBill, bill
     )
 
 
-def _disaggregation(
-    settings: StackSettings,
-    demand: TierDemand,
-    part: TierBill,
-    bills: StackBills,
-    replicas: ReplicaRange,
-    pool: str,
-) -> DisaggregationPlan | None:
-    apart, limits = part.disaggregated, part.fleet.option.vllm
-    if apart is None or limits is None:
+def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> DisaggregationPlan | None:
+    apart, engine = part.disaggregated, part.fleet.option.vllm
+    if apart is None or engine is None:
         return None
     wanted = demand.settings.disaggregation
     loads = apart.loads
@@ -198,18 +181,18 @@ def _disaggregation(
         "it pays" if pays else "it does not pay at this load, and is on because the settings insist"
     )
 
-    def role(name: str, concurrency: float, peak: int) -> RolePlan:
+    def role(name: Literal["prefill", "decode"], concurrency: float) -> RolePlan:
         return RolePlan(
-            role="prefill" if name == "prefill" else "decode",
-            limits=limits,
-            replicas=replace(replicas, maximum=max(replicas.minimum, peak + 1), on_demand_floor=0),
+            role=name,
+            limits=engine,
+            replicas=_replica_range(demand, part, limits, name),
             concurrency_target=concurrency,
             node_pool=pool,
         )
 
     return DisaggregationPlan(
-        prefill=role("prefill", loads.prefill_concurrency, apart.prefill.peak_replicas),
-        decode=role("decode", loads.decode.autoscaler_target, apart.decode.peak_replicas),
+        prefill=role("prefill", loads.prefill_concurrency),
+        decode=role("decode", loads.decode.autoscaler_target),
         kv_store_gib=wanted.kv_store_gib,
         shared_store=wanted.shared_store,
         non_cached_tokens=NON_CACHED_TOKENS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.harness import (
     kubernetes_objects,
     provider_inputs,
     record,
+    record_stack,
     record_with,
 )
 
@@ -404,3 +406,20 @@ def test_what_keda_scales_has_no_replicas_of_its_own(preview: Recording) -> None
 @pytest.mark.slow
 def test_the_program_is_the_same_from_run_to_run() -> None:
     assert record("prod").resources == record.__wrapped__("prod").resources
+
+
+@pytest.mark.parametrize(
+    ("budget", "mails"),
+    [({"monthlyUsd": 800}, 0), ({"monthlyUsd": 800, "notify": ["ops@example.com"]}, 3), ({}, None)],
+)
+def test_aws_keeps_the_budget_whether_or_not_there_is_somebody_to_mail(budget: object, mails: int | None) -> None:
+    kept = record_with("dev", budget=budget).of_type("aws:budgets/budget:Budget")
+    assert [len(one.inputs.get("notifications") or []) for one in kept] == ([] if mails is None else [mails])
+
+
+def test_a_budget_in_a_namespace_that_nothing_reads_ends_the_program() -> None:
+    # The engine hands a program every key of the stack file; the planner's reader of the file refuses it too.
+    file = read_stack(stack_path("dev", ROOT))
+    misspelt = replace(file, config={**file.config, "frugal-lm:budget": {"monthlyUsd": 1}})
+    with pytest.raises(ProgramRefused, match=r"frugal-lm:budget: is not read.*write frugal-llm:budget"):
+        record_stack(misspelt)

@@ -253,7 +253,7 @@ def test_replicas_beyond_the_maximum_are_neither_priced_nor_promised() -> None:
 def test_a_tier_that_sleeps_at_night_starts_every_working_day() -> None:
     items = {item.name: item.basis for item in planned("dev").forecast.items}
     # 5 mornings in each of 730 / 168 weeks.
-    assert items["quality: images through NAT"].startswith("21.7 starts")
+    assert items["fast: images through NAT"].startswith("21.7 starts")
 
 
 def test_nodes_of_a_disaggregated_tier_have_room_for_its_kv_store() -> None:
@@ -280,11 +280,12 @@ def test_mistakes_of_settings_and_of_names_come_in_one_message() -> None:
 
 
 def test_an_idle_dev_stack_costs_its_fixed_costs() -> None:
-    idle = [
-        {**tier, "traffic": {**tier["traffic"], "requestsPerDay": 0}, "workingHoursReplicas": 0}
-        for tier in tiers("dev")
-    ]
+    idle = [{**tier, "traffic": {**tier["traffic"], "requestsPerDay": 0}} for tier in tiers("dev")]
     forecast = planned("dev", tiers=idle).forecast
+    assert {item.category for item in forecast.items} == {"fixed"}
+    assert {"EKS control plane", "system nodes", "NAT gateways", "load balancer"} <= {
+        item.name for item in forecast.items
+    }
     fixed = sum(item.usd for item in forecast.items if item.category == "fixed")
     assert forecast.total.expected == pytest.approx(fixed)
 

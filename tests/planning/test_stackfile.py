@@ -101,6 +101,10 @@ def test_the_engine_gets_texts_as_they_are_and_everything_else_as_json(tmp_path:
         ("config: 3\n", "`config:` holds the value 3"),
         ("config:\n  tiers: []\n", "'tiers' has no namespace; write it as frugal-llm:tiers"),
         ("config:\n  aws:region: [a]\n", "aws:region holds a list"),
+        ("config:\n  frugal-lm:budget: {}\n", "frugal-lm:budget: is not read: .* write frugal-llm:budget"),
+        ("config:\n  frugal_llm:tiers: []\n", "write frugal-llm:tiers"),
+        ("config: {}\nbudget: {monthlyUsd: 1}\n", "does not read 'budget' .* into config: as frugal-llm:budget"),
+        ("frugal-llm:budget: {monthlyUsd: 1}\n", "does not read 'frugal-llm:budget' .* move it into config:$"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_way_out(tmp_path: Path, text: str, says: str) -> None:
@@ -108,6 +112,12 @@ def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_way_out(tmp_pat
     with pytest.raises(StackFileError, match=says) as caught:
         read_stack(path)
     assert str(path) in str(caught.value)
+
+
+def test_what_pulumi_and_other_programs_read_is_nobodys_business_here(tmp_path: Path) -> None:
+    keys = "aws:region: us-east-2, pulumi:disable-default-providers: [aws], kubernetes:context: x, my-llm:tiers: 1"
+    text = f"secretsprovider: awskms://k\nencryptedkey: a\nencryptionsalt: b\nenvironment: [dev]\nconfig: {{{keys}}}\n"
+    assert read(tmp_path, text).values == {}
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
