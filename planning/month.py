@@ -134,15 +134,20 @@ def _whole_hours(
     week = [in_hours if is_working else outside for is_working in working]
     kept = (week * -(-hours // len(week)))[:hours]
     peak = max(min(busiest, most), rule.minimum, rule.working_hours, least)
-    wanted, chance = (float(peak),) * hours, 0.0
+    wanted, started = (float(peak),) * hours, (0.0,) * hours
     if rule.follows_load:
         levels = _Levels(rule, load_per_hour)
         kinds = list(zip(levels.rounded(load_per_hour), kept, strict=True))
         known = {kind: levels.of(kind[0], kind[1] or 1) for kind in set(kinds)}
         wanted, started = zip(*(known[kind] for kind in kinds), strict=True)
-        chance = sum(started)
     month = _sleeping_month if 0 in week else _awake_month
     held, starts, waiting_hours = month(requests_per_hour, wanted, kept, rule)
+    # Nothing comes and goes by chance while a tier sleeps.
+    chance = sum(
+        by_chance * min(1.0, awake / count)
+        for by_chance, awake, count in zip(started, held, wanted, strict=True)
+        if by_chance
+    )
     starts, waiting_hours = starts + chance, waiting_hours + chance * rule.node_idle_s / 3600
     per_month = HOURS_PER_MONTH / hours
     return ReplicaMonth(
@@ -206,17 +211,18 @@ class _Levels:
     def _by_chance(self, load: float, kept: int) -> tuple[float, float]:
         """The same where the load is so many replicas but for random arrivals.
 
-        A gamma distribution of the load that is read (Wilson and Hilferty 1931); a level is not passed within a time in
-        which no crossing of it comes, and these come at random.
+        The load that is read is taken as a Poisson number of equal pieces (its tail by Wilson and Hilferty 1931); a
+        level is not passed within a time in which no crossing of it comes, and these come at random.
         """
         scatter = self._rule.scatter
         if not scatter.variance:
             return float(min(max(kept, math.ceil(load - 1e-9)), self._most)), 0.0
-        shape = load / scatter.variance
-        count = max(kept, math.floor(load * max(0.0, 1 - _FARTHEST / math.sqrt(shape))))
+        pieces = load / scatter.variance
+        count = max(kept, math.floor(load * max(0.0, 1 - _FARTHEST / math.sqrt(pieces))))
         mean, starts = float(count), 0.0
         while count < self._most:
-            above = ((count / load) ** (1 / 3) - (1 - 1 / (9 * shape))) * 3 * math.sqrt(shape)
+            most = count / scatter.variance + _HALF_A_PIECE
+            above = (1 - 1 / (9 * most) - (pieces / most) ** (1 / 3)) * 3 * math.sqrt(most)
             if above > _FARTHEST:
                 break
             # What lies further below is as good as never there.
@@ -231,6 +237,9 @@ class _Levels:
 
 #: Three points that have a normal distribution's first five moments (Gauss and Hermite), and their weights.
 _NORMAL_POINTS = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
+
+#: What makes the steps of a Poisson number a smooth curve: a half in its middle, a quarter in its tail.
+_HALF_A_PIECE = 1 / 3
 
 #: Standard deviations beyond which nothing is counted.
 _FARTHEST = 4.5
@@ -302,7 +311,7 @@ def _sleeping_month(
             ahead = awake - state.awake_share
             left = state.left_after_hour
             if after == before and -_SETTLED < ahead < _SETTLED:
-                serving, new, waiting = state.awake_share * after, state.new_nodes * after, state.waiting_share * after
+                serving, new, waiting = state.awake_share * after, state.new_nodes, state.waiting_share
             else:
                 share = state.awake_share + ahead * state.settling_s / 3600 * (1 - left)
                 # The rest of the replicas goes when the window is over, and comes anew in an hour that needs more.
@@ -315,9 +324,9 @@ def _sleeping_month(
                 # Wake-ups come out of sleep: of less than usual, fewer. The first of a day finds no node still idle.
                 asleep = (1 - share) / (1 - state.awake_share) if state.awake_share < 1 else 0.0
                 first = -ahead * (1 - left) if ahead < 0 else 0.0
-                new = (state.new_nodes * asleep + first * gone * (1 - state.node_gone)) * after + more
-                starting_s = (first * rule.cold_start_s if state.awake_share == 1 else 0.0) * after
-                waiting = state.waiting_share * asleep * after + (starting_s + more * rule.node_idle_s) / 3600
+                new = state.new_nodes * asleep + first * gone * (1 - state.node_gone) + more
+                starting_s = first * rule.cold_start_s if state.awake_share == 1 else 0.0
+                waiting = state.waiting_share * asleep + (starting_s + more * rule.node_idle_s) / 3600
             awake = state.awake_share + ahead * left
             gone = state.node_gone
         before = after
