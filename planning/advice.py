@@ -234,8 +234,8 @@ def api_comparison(
         return own <= api_usd * factor
 
     def served(factor: float) -> bool:
-        month = part.search.month(part.fleet.rule, factor)
-        return part.fleet.rule.maximum is None or month.needed_replicas <= part.fleet.rule.maximum
+        most = part.search.availability.maximum
+        return most is None or part.search.month(part.fleet.rule, factor).needed_replicas <= most
 
     low, high = 0.0, _LEAST_FACTOR
     while not pays(high) and high < _MOST_FACTOR:

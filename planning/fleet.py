@@ -16,7 +16,7 @@ from functools import cached_property
 from planning.cold_start import LEAST_COOLDOWN_S, LOAD_WINDOW_S, LONGEST_COOLDOWN_S, vllm_cold_start
 from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
-from planning.month import ReplicaMonth, ScalingRule, replica_month, scatter
+from planning.month import ReplicaMonth, ScalingRule, replica_month, replicas_for, scatter
 from planning.options import Demand, Market, Option, Survey, Way, sustains, sustains_on_cpu
 from planning.root_volume import BESIDE_NVME, VolumePrices, root_volume
 from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
@@ -405,8 +405,8 @@ class TierFleet:
         load, cv, window_s = option.load, self.demand.workload.arrival_cv, self._costs.load_window_s
         # To a tenth, so that options share their hours: it moves an hour's load by a per cent or two at most.
         prefill_share = round(load.prefill_share, 1)
-        return ScalingRule(
-            requests_per_second_per_replica=load.requests_per_second / cost_factor,
+        rule = ScalingRule(
+            requests_per_second_per_replica=load.requests_per_second,
             minimum=least,
             working_hours=max(least, kept.working_hours),
             follows_load=policy.autoscaling,
@@ -419,6 +419,14 @@ class TierFleet:
             prefill_share=prefill_share,
             scatter=scatter(cv, load.stay_s, window_s, load.requests_per_second / cost_factor),
         )
+        if kept.maximum is None:
+            rule = replace(rule, maximum=max(1, rule.working_hours, self._bad_case(rule, option)))
+        return replace(rule, requests_per_second_per_replica=load.requests_per_second / cost_factor)
+
+    def _bad_case(self, rule: ScalingRule, option: Option) -> int:
+        """Replicas for the peak of slow replicas in a busy week: the autoscaler's limit."""
+        slow = replace(rule, requests_per_second_per_replica=rule.requests_per_second_per_replica / option.cost_band[1])
+        return replicas_for(max(self.load_per_hour(rule.prefill_share)) * self.shape.week_to_week, slow)
 
     def cooldown_s(self, option: Option, usd_per_hour: float) -> float:
         """Idle time before the last replica goes: as set, or where staying up has cost as much as the next wake-up
@@ -440,6 +448,9 @@ class TierFleet:
         key = (rule, traffic_factor)
         if key not in self._months:
             requests, loads = self.requests_per_hour, self.load_per_hour(rule.prefill_share)
+            if rule.maximum and self.availability.maximum is None and traffic_factor > self.shape.week_to_week:
+                # Planned for so much traffic, the limit would be another.
+                rule = replace(rule, maximum=math.ceil(rule.maximum * traffic_factor))
             if traffic_factor != 1:
                 requests, loads = ([value * traffic_factor for value in series] for series in (requests, loads))
             self._months[key] = replica_month(requests, loads, self._working, rule)

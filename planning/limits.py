@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planning.bill import StackBills, TierBill, TierDemand
 from planning.facts.instances import Offering
-from planning.month import replicas_for
 from planning.root_volume import VolumePrices, root_volume
 from planning.traffic import HOURS_PER_MONTH
 from settings import NAMESPACE, Budget
@@ -113,7 +112,7 @@ def worst_usd_per_hour(pool: Sequence[Offering]) -> float:
 
 
 def _claims(demand: TierDemand, part: TierBill, bills: StackBills) -> list[_Claim]:
-    rule, option, fleet = part.fleet.rule, part.fleet.option, part.fleet
+    rule, fleet = part.fleet.rule, part.fleet
     kept = max(1, rule.minimum, rule.working_hours)
     volume = VolumePrices.of(bills.region).usd_per_hour(root_volume(fleet.pool))
     node_usd = (worst_usd_per_hour(fleet.pool) + volume) * HOURS_PER_MONTH
@@ -130,6 +129,4 @@ def _claims(demand: TierDemand, part: TierBill, bills: StackBills) -> list[_Clai
         # How much each role slows down in the bad case is not known: one replica more.
         peaks = (apart.prefill.peak_replicas, apart.decode.peak_replicas)
         return [claim(role, peak, max(kept, peak) + 1) for role, peak in zip(ROLES, peaks, strict=True)]
-    slow = replace(rule, requests_per_second_per_replica=rule.requests_per_second_per_replica / option.cost_band[1])
-    busiest = max(part.search.load_per_hour(rule.prefill_share)) * demand.shape.week_to_week
-    return [claim(TOGETHER, fleet.month.peak_replicas, replicas_for(busiest, slow))]
+    return [claim(TOGETHER, fleet.month.peak_replicas, rule.maximum or 1)]
