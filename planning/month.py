@@ -7,7 +7,7 @@ GPUs).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from planning.cold_start import LOAD_WINDOW_S
@@ -138,7 +138,7 @@ def _whole_hours(
     if rule.follows_load:
         levels = _Levels(rule, load_per_hour)
         kinds = list(zip(levels.rounded(load_per_hour), kept, strict=True))
-        known = {kind: levels.of(kind[0], kind[1] or 1) for kind in set(kinds)}
+        known = levels.of_all(set(kinds))
         wanted, started = zip(*(known[kind] for kind in kinds), strict=True)
     month = _sleeping_month if 0 in week else _awake_month
     held, starts, waiting_hours = month(requests_per_hour, wanted, kept, rule)
@@ -188,6 +188,18 @@ class _Levels:
             return load_per_hour
         step = self._busiest / 100
         return [math.ceil(load / step - 0.5) * step for load in load_per_hour]
+
+    def of_all(self, hours: Iterable[tuple[float, int]]) -> Mapping[tuple[float, int], tuple[float, float]]:
+        """Of hours, by load and replicas kept, what ``of`` says of each."""
+        found: dict[tuple[float, int], tuple[float, float]] = {}
+        enough: set[int] = set()
+        for load, kept in sorted(hours, reverse=True):
+            least = kept or 1
+            # What carries a load carries a smaller one.
+            found[load, kept] = (float(least), 0.0) if kept in enough and load > 0 else self.of(load, least)
+            if found[load, kept][0] <= least:
+                enough.add(kept)
+        return found
 
     def of(self, load_per_hour: float, kept: int) -> tuple[float, float]:
         """Mean replicas held, at least those kept in any case, and how many come and go by chance in an hour.
