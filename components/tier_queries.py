@@ -8,7 +8,7 @@ and its ``model_name`` is whatever a client wrote, so neither tells tiers apart.
 from __future__ import annotations
 
 from components.names import SERVING_NAMESPACE, router_service
-from planning.cold_start import LOAD_WINDOW_S
+from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S
 
 QUEUED = "llm_d_epp_flow_control_queue_size"
 """Requests that the router holds. There is no series before the first request."""
@@ -66,7 +66,7 @@ def _mean_load(tier: str, with_queue: bool) -> str:
 def _mean(vector: str) -> str:
     # The autoscaler looks every 15 s and keeps the most it saw until its window is over. A momentary count would keep
     # a replica more than the load takes: 4.5 replicas' worth of requests is now and then that of six.
-    return f"avg_over_time(({vector})[{LOAD_WINDOW_S}s:15s])"
+    return f"avg_over_time(({vector})[{LOAD_WINDOW_S}s:{AUTOSCALER_LOOK_S}s])"
 
 
 def _load(tier: str, with_queue: bool) -> str:

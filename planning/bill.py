@@ -10,7 +10,7 @@ from planning.facts.checkpoints import Checkpoint
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.models import Architecture
 from planning.fleet import EXPECTED, Availability, Fleet, NodeCosts, Policy, TierFleet, Uncertainty
-from planning.month import ReplicaMonth, ScalingRule
+from planning.month import ReplicaMonth, ScalingRule, both
 from planning.options import Demand, Market, Option
 from planning.root_volume import VolumePrices
 from planning.serving import Target, Workload
@@ -64,7 +64,8 @@ class DisaggregatedFleet:
     loads: RoleLoads
     prefill: ReplicaMonth
     decode: ReplicaMonth
-    usd: float
+    fleet: Fleet
+    """Both together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +80,14 @@ class TierBill:
     """The cheapest month with prefill and decode together."""
 
     @property
+    def paid(self) -> Fleet:
+        """What the month pays for: ``fleet``, or its replicas apart."""
+        return self.disaggregated.fleet if self.disaggregated else self.fleet
+
+    @property
     def usd(self) -> float:
         """Expected compute of the month."""
-        return self.disaggregated.usd if self.disaggregated else self.fleet.usd
+        return self.paid.usd
 
 
 class Unservable(Exception):
@@ -137,7 +143,7 @@ class StackBills:
         """The month of a chosen fleet, USD, in one case of what is uncertain; the choice stays."""
         fleet = bill.search.fleet(bill.fleet.option, self.policy(levers), case, sleeps=bill.fleet.rule.may_sleep)
         apart = self._disaggregated(bill.search, fleet, case) if bill.disaggregated else None
-        return apart.usd if apart else fleet.usd
+        return apart.fleet.usd if apart else fleet.usd
 
     def _groups(self, levers: Levers) -> list[tuple[str, tuple[TierDemand, ...]]]:
         if levers.routing or len(self.tiers) == 1:
@@ -168,7 +174,7 @@ class StackBills:
                 continue
             fleet = search.fleet(option, policy)
             apart = self._disaggregated(search, fleet, EXPECTED)
-            if apart and (best is None or apart.usd < best.usd):
+            if apart and (best is None or apart.fleet.usd < best.usd):
                 best = TierBill(name, search, fleet, apart, together.usd)
         if best is None:
             raise Unservable(name, search)
@@ -242,19 +248,20 @@ class StackBills:
         if loads is None:
             return None
 
-        def month(requests_per_second: float, prefill_share: float) -> ReplicaMonth:
+        def month(requests_per_second: float, concurrency: float, prefill_share: float) -> ReplicaMonth:
             rule: ScalingRule = replace(
                 fleet.rule,
                 requests_per_second_per_replica=requests_per_second / case.cost_factor,
                 prefill_share=prefill_share,
                 bursts=search.shape.bursts(prefill_share),
+                scatter=search.scatter(requests_per_second / case.cost_factor, concurrency / requests_per_second),
+                maximum=None,
             )
             return search.month(rule, case.traffic_factor)
 
-        prefill, decode = month(loads.prefill_requests_per_second, 1.0), month(loads.decode.requests_per_second, 0.0)
-        hours = prefill.node_hours + decode.node_hours
-        per_hour = fleet.usd / fleet.month.node_hours if fleet.month.node_hours else 0.0
-        return DisaggregatedFleet(loads, prefill, decode, hours * per_hour)
+        prefill = month(loads.prefill_requests_per_second, loads.prefill_concurrency, 1.0)
+        decode = month(loads.decode.requests_per_second, loads.decode.concurrency, 0.0)
+        return DisaggregatedFleet(loads, prefill, decode, search.under(fleet, both(prefill, decode)))
 
 
 def largest_tier(tiers: Sequence[TierDemand]) -> TierDemand:

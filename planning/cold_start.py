@@ -29,6 +29,9 @@ LLAMA_CPP_START_S = 5.0
 #: shorter burst is over before a new replica helps, and an average of less is mostly chance.
 LOAD_WINDOW_S = 300
 
+#: The horizontal pod autoscaler's sync period, Kubernetes' default; the load window is read as often.
+AUTOSCALER_LOOK_S = 15
+
 #: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
 SPOT_GRACE_S = 110
 PRE_STOP_S = 15

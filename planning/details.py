@@ -137,10 +137,7 @@ def details(
 
 
 def _hours(demand: TierDemand, part: TierBill) -> TierHours:
-    held = part.fleet.month.by_hour
-    if part.disaggregated:
-        roles = zip(part.disaggregated.prefill.by_hour, part.disaggregated.decode.by_hour, strict=True)
-        held = tuple(sum(both) for both in roles)
+    held = part.paid.month.by_hour
     whole = sum(held)
     usd_per_replica_hour = part.usd * len(held) / (HOURS_PER_MONTH * whole) if whole else 0.0
     return TierHours(

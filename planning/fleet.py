@@ -16,7 +16,7 @@ from functools import cached_property
 from planning.cold_start import LEAST_COOLDOWN_S, LOAD_WINDOW_S, LONGEST_COOLDOWN_S, vllm_cold_start
 from planning.facts.instances import Offering
 from planning.mixing import Kind, Mix, cheapest_mix
-from planning.month import ReplicaMonth, ScalingRule, replica_month, replicas_for, scatter
+from planning.month import ReplicaMonth, ScalingRule, Scatter, replica_month, replicas_for, scatter
 from planning.options import Demand, Market, Option, Survey, Way, sustains, sustains_on_cpu
 from planning.root_volume import BESIDE_NVME, VolumePrices, root_volume
 from planning.spot import Case, PoolPrice, pool_price, spot_usd_per_hour, worth_spot
@@ -158,6 +158,10 @@ class TierFleet:
         lower = max(map(min, shape.prompts, shape.answers))
         self._least_peak_requests_per_second = self._mean_requests_per_second * lower
         self._loads: dict[float, tuple[float, ...]] = {}
+
+    def scatter(self, requests_per_second: float, stay_s: float) -> Scatter:
+        """What random arrivals leave in the load of replicas that are full at a rate."""
+        return scatter(self.demand.workload.arrival_cv, stay_s, self._costs.load_window_s, requests_per_second)
 
     def load_per_hour(self, prefill_share: float) -> tuple[float, ...]:
         """The load of every hour in requests of mean length, where so much of a replica's time goes to prompts."""
@@ -337,6 +341,21 @@ class TierFleet:
             interruption_case=case.interruptions,
         )
         floor_hours = self.availability.on_demand_floor * HOURS_PER_MONTH if policy.spot else 0.0
+        return self._fleet(option, pool, price, rule, month, floor_hours)
+
+    def under(self, fleet: Fleet, month: ReplicaMonth) -> Fleet:
+        """The same replicas in another month, none of them on a floor."""
+        return self._fleet(fleet.option, fleet.pool, fleet.price, fleet.rule, month, 0.0)
+
+    def _fleet(
+        self,
+        option: Option,
+        pool: tuple[Offering, ...],
+        price: PoolPrice,
+        rule: ScalingRule,
+        month: ReplicaMonth,
+        floor_hours: float,
+    ) -> Fleet:
         hours = max(0.0, month.node_hours - floor_hours)
         interruptions = hours * price.interruptions_per_hour
         restart_hours = interruptions * option.cold_start.total_s / 3600
@@ -402,7 +421,7 @@ class TierFleet:
         start = option.cold_start.total_s
         least = kept.minimum if policy.scale_to_zero else max(1, kept.minimum)
         may_sleep = least == 0
-        load, cv, window_s = option.load, self.demand.workload.arrival_cv, self._costs.load_window_s
+        load = option.load
         # To a tenth, so that options share their hours: it moves an hour's load by a per cent or two at most.
         prefill_share = round(load.prefill_share, 1)
         rule = ScalingRule(
@@ -417,7 +436,7 @@ class TierFleet:
             maximum=kept.maximum,
             bursts=self.shape.bursts(prefill_share),
             prefill_share=prefill_share,
-            scatter=scatter(cv, load.stay_s, window_s, load.requests_per_second / cost_factor),
+            scatter=self.scatter(load.requests_per_second / cost_factor, load.stay_s),
         )
         if kept.maximum is None:
             rule = replace(rule, maximum=max(1, rule.working_hours, self._bad_case(rule, option)))

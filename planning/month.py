@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from planning.cold_start import LOAD_WINDOW_S
+from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S
 from planning.traffic import HOURS_PER_MONTH, STEADY, Bursts
 
 
@@ -35,9 +35,11 @@ def scatter(arrival_cv: float, stay_s: float, load_window_s: float, requests_per
     """
     if math.isinf(load_window_s) or not requests_per_second:
         return NO_SCATTER
-    stays = load_window_s / stay_s
-    left = 2 / stays * (1 + math.expm1(-stays) / stays)
-    crossings = (math.pi * left / -math.expm1(-stays) + _BETWEEN_LOOKS) ** -0.5
+    # A mean of looks, each of which remembers the one before it.
+    looks, memory = load_window_s / AUTOSCALER_LOOK_S, math.exp(-AUTOSCALER_LOOK_S / stay_s)
+    forgets = 1 - memory
+    left = (1 + 2 * memory / forgets - 2 * memory * (1 - memory**looks) / (looks * forgets**2)) / looks
+    crossings = (math.pi * left / -math.expm1(-load_window_s / stay_s) + _BETWEEN_LOOKS) ** -0.5
     return Scatter(left * (1 + arrival_cv**2) / 2 / (requests_per_second * stay_s), crossings)
 
 
@@ -88,6 +90,17 @@ class ReplicaMonth:
     """What the busiest load window needs; above ``peak_replicas`` where a maximum holds them back."""
     by_hour: tuple[float, ...]
     """Mean replicas of every hour of the shape."""
+
+
+def both(one: ReplicaMonth, other: ReplicaMonth) -> ReplicaMonth:
+    """Two deployments as one."""
+    return ReplicaMonth(
+        node_hours=one.node_hours + other.node_hours,
+        starts=one.starts + other.starts,
+        peak_replicas=one.peak_replicas + other.peak_replicas,
+        needed_replicas=one.needed_replicas + other.needed_replicas,
+        by_hour=tuple(map(sum, zip(one.by_hour, other.by_hour, strict=True))),
+    )
 
 
 def replicas_for(requests_per_hour: float, rule: ScalingRule) -> int:

@@ -98,13 +98,11 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
     """Each tier's compute with its own range, per million tokens at the stack's load and at saturation."""
     result: list[TierCost] = []
     for part, demand in zip(bill, demands, strict=True):
-        fleet, traffic = part.fleet, demand.settings.traffic
+        fleet, traffic = part.paid, demand.settings.traffic
         requests = traffic.mean_requests_per_day * DAYS_PER_MONTH
         per_request = traffic.input_tokens + traffic.output_tokens
         million = requests * per_request / 1e6
         hours = fleet.month.node_hours
-        if part.disaggregated:
-            hours = part.disaggregated.prefill.node_hours + part.disaggregated.decode.node_hours
         # Prefill and decode replicas work on the same requests, so a pair carries what its slower half does.
         rate = fleet.option.load.requests_per_second
         if part.disaggregated:

@@ -176,8 +176,8 @@ def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: st
     wanted = demand.settings.disaggregation
     loads = apart.loads
     together = part.together_usd
-    pays = apart.usd < together
-    verdict = f"prefill and decode apart cost {apart.usd:,.0f} USD a month, together {together:,.0f}: " + (
+    pays = part.usd < together
+    verdict = f"prefill and decode apart cost {part.usd:,.0f} USD a month, together {together:,.0f}: " + (
         "it pays" if pays else "it does not pay at this load, and is on because the settings insist"
     )
 
@@ -205,9 +205,7 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
     """The lines of the bill that belong to tiers. They add up to the tiers' expected months."""
     items: list[CostItem] = []
     for part in bill:
-        fleet, price, volume = part.fleet, part.fleet.price, root_volume(part.fleet.pool)
-        scale = part.usd / fleet.usd if fleet.usd else 0.0
-        hours = fleet.month.node_hours * scale
+        fleet, price, volume = part.paid, part.paid.price, root_volume(part.paid.pool)
         mix = ", ".join(
             f"{100 * share.share:.0f} % {share.instance_type} {share.capacity_type} at {share.usd_per_hour:.3f}"
             for share in price.mix
@@ -215,7 +213,7 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
         )
         dates = [offering.as_of for offering in fleet.pool if offering.as_of]
         dated = f"oldest price {min(dates).isoformat()}" if dates else "undated"
-        nodes = f"{hours - fleet.floor_hours:,.0f} hours at {price.usd_per_hour:.3f}: {mix} ({dated})"
+        nodes = f"{fleet.month.node_hours - fleet.floor_hours:,.0f} hours at {price.usd_per_hour:.3f}: {mix} ({dated})"
         floor = f"{fleet.floor_hours:,.0f} hours at {price.on_demand_usd_per_hour:.3f} ({dated})"
         lines = (
             ("nodes", fleet.nodes_usd, nodes),
@@ -229,9 +227,7 @@ def compute_items(bill: Sequence[TierBill]) -> tuple[CostItem, ...]:
             ("images through NAT", fleet.images_usd, f"{fleet.month.starts:,.1f} starts and the interruptions"),
         )
         items += [
-            CostItem(f"{part.name}: {name}", "compute", part.name, usd * scale, basis)
-            for name, usd, basis in lines
-            if usd > 0
+            CostItem(f"{part.name}: {name}", "compute", part.name, usd, basis) for name, usd, basis in lines if usd > 0
         ]
     return tuple(items)
 
