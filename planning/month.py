@@ -184,7 +184,7 @@ class _Levels:
         self._most = math.inf if rule.maximum is None else rule.maximum
         self._steady, self._busiest = len(set(load_per_hour)) == 1, max(load_per_hour)
         window_s, bursts = 3600 * _window_hours(rule), rule.bursts
-        self._burst = bursts.held(window_s)
+        self._burst, self._peak = bursts.held(window_s), bursts.peak
         # The busiest moment of a whole period is no matter of luck, that of a part is.
         luck = math.sqrt(max(0.0, 1 - window_s / bursts.period_s))
         self._burst_spread = luck * bursts.deviation * _spread_of_largest(1 + window_s / bursts.lasts_s)
@@ -225,7 +225,7 @@ class _Levels:
             return 0.0, 0.0
         seen: list[tuple[float, float]] = []
         for deviations, weight in self._points:
-            burst = max(1.0, self._burst + deviations * self._burst_spread)
+            burst = min(max(1.0, self._burst + deviations * self._burst_spread), self._peak)
             count, started = self._by_chance(load * burst, kept)
             mean, starts = mean + weight * count, starts + weight * started * self._at_top
             # From one window's bursts to those of the next.
