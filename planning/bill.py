@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from planning.disaggregation import RoleLoads, role_loads
 from planning.facts.checkpoints import Checkpoint
-from planning.facts.fixed_prices import fixed_price
+from planning.facts.fixed_prices import BILLED_GB_PER_GB, fixed_price
 from planning.facts.models import Architecture
 from planning.fleet import EXPECTED, Availability, Fleet, NodeCosts, Policy, TierFleet, Uncertainty
 from planning.month import ReplicaMonth, ScalingRule, both
@@ -236,7 +236,7 @@ class StackBills:
         minutes = self.scaling.idle_cooldown_minutes
         return NodeCosts(
             volumes=VolumePrices.of(self.region),
-            nat_usd_per_gb=fixed_price(self.region, "nat_gateway_data").usd,
+            nat_usd_per_gb=fixed_price(self.region, "nat_gateway_data").usd * BILLED_GB_PER_GB,
             node_idle_s=self.scaling.node_idle_minutes * 60,
             cooldown_s=None if minutes is None else minutes * 60,
         )
@@ -265,8 +265,15 @@ class StackBills:
 
 
 def largest_tier(tiers: Sequence[TierDemand]) -> TierDemand:
-    """The tier of the largest model; of equals, the one with the stricter target."""
-    return max(tiers, key=lambda tier: (tier.architecture.params_billion, -tier.settings.slo.tpot_ms))
+    """The tier of the largest model; of equals, the one with the stricter target. Tiers that nobody asks come last."""
+    return max(
+        tiers,
+        key=lambda tier: (
+            tier.settings.traffic.requests_per_day > 0,
+            tier.architecture.params_billion,
+            -tier.settings.slo.tpot_ms,
+        ),
+    )
 
 
 def unquantised(checkpoints: Sequence[Checkpoint]) -> frozenset[str]:

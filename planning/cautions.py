@@ -78,7 +78,14 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
     if part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
             f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "
-            "that the busiest hour needs; requests will wait longer than the target"
+            "that the busiest hour needs; requests will wait longer than the target" + _never_served(part)
         )
     if tier.replicas.minimum == 1 and tier.replicas.on_demand_floor == 0 and spot:
         yield f"tier {tier.name}: a single spot replica; an interruption is an outage of one cold start"
+
+
+def _never_served(part: TierBill) -> str:
+    """What a tier cannot serve at all because its maximum is below even the mean load."""
+    asked = sum(part.search.requests_per_hour) / len(part.search.requests_per_hour) / 3600
+    carried = part.fleet.month.peak_replicas * part.fleet.option.load.requests_per_second
+    return f", and {100 * (1 - carried / asked):.0f} % will never be served within it" if asked > carried else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
-from planning.facts.fixed_prices import REFERENCE_REGION, fixed_price
+from planning.facts.fixed_prices import BILLED_GB_PER_GB, REFERENCE_REGION, fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR, Offering
 from planning.plan import CostItem, RouterPlan, SystemNodesPlan
 from planning.price_dates import PriceUse
@@ -28,10 +28,6 @@ BYTES_PER_INPUT_TOKEN, BYTES_PER_OUTPUT_TOKEN = 4.5, 250.0
 #: Assumption, not measured: what one system node pulls once through NAT, of Karpenter, KEDA, Prometheus, Grafana,
 #: Envoy, the picker, the EKS add-ons and the AWS CLI.
 SYSTEM_IMAGES_GB = 3.0
-
-#: AWS counts storage and transfer in units of 2^30 bytes: S3's FAQ bills 10 TB as 10,995,116,277,760 bytes, and a
-#: volume of 40 GiB is 40 GB-months (aws_ebs_volume in infracost's golden files).
-BILLED_GB_PER_GB = 1e9 / 2**30
 
 #: One LCU is 1 GB an hour, or 25 new connections a second, or 3,000 open ones (AWS Elastic Load Balancing pricing):
 #: with a connection for each request, open ones bind only for answers that take over 3,000 / 25 = 120 s on average.

@@ -67,7 +67,7 @@ class NodeCosts:
 
     volumes: VolumePrices
     nat_usd_per_gb: float
-    """The engine's image comes through NAT to every new node."""
+    """Of 10^9 bytes. The engine's image comes through NAT to every new node."""
     node_idle_s: float
     cooldown_s: float | None
     """As set; None: chosen by ``TierFleet.cooldown_s``."""
@@ -323,6 +323,12 @@ class TierFleet:
         if sleeps is False:
             return self._priced(option, policy, case, awake_rule)
         asleep = self._priced(option, policy, case, rule)
+        open_share = sum(self._working) / len(self._working)
+        if rule.working_hours == 0 and open_share < 1:
+            # One replica in working hours may cost less than its many starts.
+            kept = open_share * HOURS_PER_MONTH * asleep.price.usd_per_hour
+            by_day = self._priced(option, policy, case, replace(rule, working_hours=1)) if kept < asleep.usd else asleep
+            asleep = min(asleep, by_day, key=lambda fleet: fleet.usd)
         if sleeps or asleep.usd <= HOURS_PER_MONTH * asleep.price.usd_per_hour:
             return asleep
         awake = self._priced(option, policy, case, awake_rule)
@@ -519,6 +525,7 @@ def _first_usd_per_hour(pool: Sequence[Offering], policy: Policy) -> float:
     return pool[0].on_demand_usd_per_hour if spot is None else spot
 
 
-def _order(fleet: Fleet) -> tuple[float, float]:
-    """By price to the cent, then by quality loss."""
-    return round(fleet.usd, 2), fleet.option.quality_loss_percent
+def _order(fleet: Fleet) -> tuple[float, float, float]:
+    """By price to the cent, then by quality loss; fleets that never run, by what an hour would cost if they did."""
+    usd = round(fleet.usd, 2)
+    return usd, 0.0 if usd else fleet.price.usd_per_hour, fleet.option.quality_loss_percent

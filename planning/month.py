@@ -189,7 +189,10 @@ class _Levels:
         luck = math.sqrt(max(0.0, 1 - window_s / bursts.period_s))
         self._burst_spread = luck * bursts.deviation * _spread_of_largest(1 + window_s / bursts.lasts_s)
         # Where hours differ, the luck of one makes up for that of another.
-        self._points = _NORMAL_POINTS if self._burst_spread and self._steady else ((0.0, 1.0),)
+        self._points = ((0.0, 1.0),)
+        if self._burst_spread and self._steady:
+            self._points = _points_below((self._peak - self._burst) / self._burst_spread)
+        self._rises = 0.0 if self._steady else bursts.rises_per_hour(window_s)
         # Chance matters while the busiest load of the window lasts.
         at_top_s = min(window_s, bursts.lasts_s) if bursts.peak > 1 else window_s
         self._windows, self._at_top = at_top_s / LOAD_WINDOW_S, at_top_s / window_s if window_s else 1.0
@@ -220,9 +223,9 @@ class _Levels:
         0 where there is no load.
         """
         load = load_per_hour / 3600 / self._rule.requests_per_second_per_replica
-        mean = starts = 0.0
         if load <= 0:
             return 0.0, 0.0
+        mean = starts = 0.0
         seen: list[tuple[float, float]] = []
         for deviations, weight in self._points:
             burst = min(max(1.0, self._burst + deviations * self._burst_spread), self._peak)
@@ -231,7 +234,8 @@ class _Levels:
             # From one window's bursts to those of the next.
             starts += sum(weight * other * abs(count - before) for before, other in seen) * self._bursts_per_hour
             seen.append((count, weight))
-        return mean, starts
+        # What a burst starts, chance need not.
+        return mean, max(starts, load * self._rises if mean > kept else 0.0)
 
     def _by_chance(self, load: float, kept: int) -> tuple[float, float]:
         """The same where the load is so many replicas but for random arrivals.
@@ -255,13 +259,23 @@ class _Levels:
             crossings = scatter.crossings * math.exp(-above * above / 2) / math.sqrt(2 * math.pi) / below
             held_below = below * math.exp(-crossings * self._windows)
             mean += 1 - held_below
-            starts += held_below * crossings * 3600 / LOAD_WINDOW_S
+            # A node that is still there is taken again.
+            per_hour = crossings * 3600 / LOAD_WINDOW_S
+            starts += held_below * per_hour * math.exp(-per_hour * self._rule.node_idle_s / 3600)
             count += 1
         return min(mean, self._most), starts
 
 
-#: Three points that have a normal distribution's first five moments (Gauss and Hermite), and their weights.
-_NORMAL_POINTS = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
+def _points_below(highest: float) -> tuple[tuple[float, float], ...]:
+    """Points and weights with mean 0 and variance 1, none above ``highest``; a normal's where that is far enough."""
+    above = min(highest, math.sqrt(3))
+    if above < 1 / math.sqrt(3):
+        above = max(above, 0.1)
+        return ((-1 / above, above**2 / (1 + above**2)), (above, 1 / (1 + above**2)))
+    below = math.sqrt(3)
+    low, high = 1 / (below * (above + below)), 1 / (above * (above + below))
+    return ((-below, low), (0.0, 1 - low - high), (above, high))
+
 
 #: What makes the steps of a Poisson number a smooth curve: a half in its middle, a quarter in its tail.
 _HALF_A_PIECE = 1 / 3

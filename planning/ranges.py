@@ -68,7 +68,7 @@ def _derived_prices(region: str, bill: Sequence[TierBill]) -> tuple[float, float
     disk, image = (fixed_price(region, item).band for item in ("ebs_gp3_storage", "nat_gateway_data"))
     less = more = 0.0
     for part in bill:
-        fleet = part.fleet
+        fleet = part.paid
         derived = {offering.instance.name for offering in fleet.pool if offering.derived}
         mix = fleet.price.mix
         whole = sum(share.share * share.usd_per_hour for share in mix)
@@ -101,13 +101,15 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
         fleet, traffic = part.paid, demand.settings.traffic
         requests = traffic.mean_requests_per_day * DAYS_PER_MONTH
         per_request = traffic.input_tokens + traffic.output_tokens
-        million = requests * per_request / 1e6
         hours = fleet.month.node_hours
         # Prefill and decode replicas work on the same requests, so a pair carries what its slower half does.
         rate = fleet.option.load.requests_per_second
         if part.disaggregated:
             loads = part.disaggregated.loads
             rate = 1 / (1 / loads.prefill_requests_per_second + 1 / loads.decode.requests_per_second)
+        # Where a maximum holds replicas back, what does not fit is never served.
+        served = min(requests, hours * 3600 * rate)
+        million = served * per_request / 1e6
         saturated_million_per_hour = rate * 3600 * per_request / 1e6
         effects = [_effect(_only(bills, demand), [part], case_of) for _, case_of, _ in _DRIVERS]
         result.append(
@@ -121,7 +123,7 @@ def tier_costs(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[
                 million_tokens=million,
                 replica_hours=hours,
                 spot_share=fleet.price.spot_share * (1 - fleet.floor_hours / hours) if hours else 0.0,
-                utilization=requests / (hours * 3600 * rate) if hours else 0.0,
+                utilization=served / (hours * 3600 * rate) if hours else 0.0,
                 article_usd_per_million_tokens=article_usd_per_million_tokens(demand.architecture.params_billion),
             )
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import pairwise
 from statistics import NormalDist, fmean
 
 from planning.cold_start import LOAD_WINDOW_S
@@ -26,18 +27,29 @@ class Steps:
     def __init__(self, values: Sequence[float], step_s: float) -> None:
         self._values = list(values)
         self._step_s = step_s
-        self._of_count: dict[int, float] = {}
+        self._known: dict[int, tuple[float, float]] = {}
 
     def busiest(self, window_s: float) -> float:
         """The busiest step that the last ``window_s`` touch, on average over time."""
-        whole, rest = divmod(window_s / self._step_s, 1)
-        return (1 - rest) * self._busiest_of(int(whole) + 1) + rest * self._busiest_of(int(whole) + 2)
+        return self._between(window_s)[0]
 
-    def _busiest_of(self, count: int) -> float:
-        if count not in self._of_count:
+    def rises_per_hour(self, window_s: float) -> float:
+        """How much that goes up in an hour, all rises added."""
+        return self._between(window_s)[1]
+
+    def _between(self, window_s: float) -> tuple[float, float]:
+        whole, rest = divmod(window_s / self._step_s, 1)
+        fewer, more = self._of_count(int(whole) + 1), self._of_count(int(whole) + 2)
+        return (1 - rest) * fewer[0] + rest * more[0], (1 - rest) * fewer[1] + rest * more[1]
+
+    def _of_count(self, count: int) -> tuple[float, float]:
+        """Mean and rises an hour of the busiest of so many steps in a row."""
+        if count not in self._known:
             around = [*self._values, *self._values[: count - 1]]
-            self._of_count[count] = fmean(max(around[at : at + count]) for at in range(len(self._values)))
-        return self._of_count[count]
+            busiest = [max(around[at : at + count]) for at in range(len(self._values))]
+            rises = sum(max(0.0, after - before) for before, after in pairwise([busiest[-1], *busiest]))
+            self._known[count] = fmean(busiest), rises / len(busiest) * 3600 / self._step_s
+        return self._known[count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,12 @@ class Bursts:
             return self.peak
         of_window, of_period = (largest_of(1 + length / self.lasts_s) for length in (window_s, self.period_s))
         return 1 + (self.peak - 1) * of_window / of_period
+
+    def rises_per_hour(self, window_s: float) -> float:
+        """How much the busiest load of the last ``window_s`` goes up within hours, over the mean; 0 where unknown."""
+        if not self.steps or not self.hours:
+            return 0.0
+        return max(0.0, self.steps.rises_per_hour(window_s) - self.hours.rises_per_hour(window_s))
 
     @property
     def deviation(self) -> float:

@@ -186,7 +186,7 @@ def _fixed(pricing: Client, region: str, progress: Progress) -> dict[str, float]
         if key not in answers:
             filters = {"regionCode": region, "productFamily": family, **further}
             answers[key] = list(_products(pricing, region, service, filters, progress))
-        usage_type = re.compile(rf"(?:[A-Z]+\d*-)?{re.escape(usage)}")
+        usage_type = re.compile(rf"(?:(?:EU|[A-Z]+\d+)-)?{re.escape(usage)}")
         matching = [
             product
             for product in answers[key]

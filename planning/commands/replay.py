@@ -77,7 +77,7 @@ class _Tier:
 
     def share_of_requests(self, figure: str) -> float:
         """Mean of a count of requests over all of them: of the roles of a tier, the one where it is larger."""
-        return max(float(getattr(month, figure).mean()) / month.requests for month in self.months)
+        return max(float(getattr(month, figure).mean()) / (month.requests or 1.0) for month in self.months)
 
 
 def run(arguments: argparse.Namespace) -> str:

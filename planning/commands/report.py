@@ -39,9 +39,13 @@ def run(arguments: argparse.Namespace) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Write a file beside its place and move it there: readers see the old one or the new one, never half of it.
 
+    What is there and is no file, as ``/dev/stdout``, is written to.
     Raises ``UsageError`` when it cannot be written.
     """
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
         ) as file:

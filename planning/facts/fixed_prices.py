@@ -13,6 +13,10 @@ from types import MappingProxyType
 from planning.facts.instances import regions
 from planning.facts.table import DATA, InvalidCell, InvalidTable, Problem, Row, UnknownFact, read_table
 
+#: AWS counts storage and transfer in units of 2^30 bytes: S3's FAQ bills 10 TB as 10,995,116,277,760 bytes, and a
+#: volume of 40 GiB is 40 GB-months (aws_ebs_volume in infracost's golden files).
+BILLED_GB_PER_GB = 1e9 / 2**30
+
 REFERENCE_REGION = "us-east-1"
 """Every item has a price here."""
 

@@ -213,6 +213,7 @@ def test_the_autoscalers_window_holds_what_a_simulation_of_it_holds(
         minimum=1,
         may_sleep=False,
         cooldown_s=window_s,
+        node_idle_s=0.0,
         scatter=scatter(1.0, stay_s, 300.0, per_second),
     )
     month = month_of([load * per_second * 3600] * 168, ALWAYS, scaling)

@@ -90,6 +90,8 @@ NAT = [
 ]
 BALANCERS = [
     product({"usagetype": "USE2-LoadBalancerUsage"}, "0.0225"),
+    # The hour of a trust store, which us-east-1 names without a region before it.
+    product({"usagetype": "TS-LoadBalancerUsage"}, "0.0056"),
     product({"usagetype": "USE2-LCUUsage"}, "0.008"),
     product({"usagetype": "USE2-ReservedLCUUsage"}, "0.1"),
 ]
