@@ -17,7 +17,7 @@ import pytest
 from planning.__main__ import main
 from planning.cold_start import ColdStart
 from planning.facts.instances import monthly_interruption
-from planning.facts.traces import Trace, read_trace, trace
+from planning.facts.traces import Trace, read_trace, trace, trace_names
 from planning.replay import LOOK_S, Deployment, Load, Offer, Replays, month_of, open_looks, replay
 from planning.stackfile import read_stack
 from planning.trace_forecast import TraceForecast, trace_forecast
@@ -346,3 +346,36 @@ def test_a_thousand_months_of_the_largest_stack_take_less_than_a_minute() -> Non
 
 def test_a_trace_file_that_is_read_is_the_one_that_is_shipped() -> None:
     assert read_trace(TRACES / "azure2023_conv_minute.csv").requests == trace("azure2023_conv_minute").requests
+
+
+# Forecast against replay ---------------------------------------------------------------------------------------------
+
+
+def parts() -> list[Trace]:
+    """Other traces out of the public ones: of other lengths, and from other days."""
+    fine, hourly = trace("servegen_m_large_10min"), trace("servegen_m_small_hourly")
+
+    def part(whole: Trace, first: int, count: int) -> Trace:
+        return replace(
+            whole,
+            name=f"{whole.name} {first} to {first + count}",
+            requests=whole.requests[first : first + count],
+            input_tokens=whole.input_tokens[first : first + count],
+            output_tokens=whole.output_tokens[first : first + count],
+        )
+
+    return [part(fine, 600, 36), part(fine, 144, 180), part(hourly, 24, 240)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stack", "scale"), [("prod", 20), ("staging", 20), ("dev", 20), ("dev", 1)])
+@pytest.mark.parametrize("played", [*map(trace, trace_names()), *parts()], ids=lambda played: played.name)
+def test_the_forecast_of_a_trace_is_within_5_percent_of_its_replay(played: Trace, stack: str, scale: float) -> None:
+    """The whole bill. Nothing in either is fitted to a trace."""
+    file = read_stack(ROOT / f"Pulumi.{stack}.yaml")
+    forecast = trace_forecast(file.region, file.values, played, scale, file.encrypted)
+    months = [
+        sum(replay(one, 24, seed=np.random.SeedSequence((place, 1))).usd.mean() for one in tier.deployments)
+        for place, tier in enumerate(forecast.tiers)
+    ]
+    assert forecast.usd == pytest.approx(sum(months) + forecast.fixed_usd, rel=0.05)
