@@ -22,6 +22,9 @@ _REQUESTS_STEP_S = 60.0
 #: Every step of a trace takes memory, empty ones too: two numbers far apart are a slip of units sooner than a trace.
 _LONGEST_S = 366 * 86_400.0
 
+#: Of one cell, far above any trace's: sums stay finite.
+_LARGEST = 1e15
+
 _FORMAT = f"{', '.join(_SECONDS_OF_TIME_COLUMN)} for steps, or {_REQUEST_TIME} where each line is one request"
 
 # Down-sampled from public data; licences in data/SOURCES.md.
@@ -171,10 +174,14 @@ def _step(row: Row, time_column: str, amounts: tuple[str, ...], problems: list[P
 
     def number(column: str) -> float | None:
         try:
-            return row.number(column)
+            value = row.number(column)
         except InvalidCell as error:
             problems.append(Problem(row.line, str(error)))
             return None
+        if value > _LARGEST:
+            problems.append(Problem(row.line, f"{column} is {value:g}, above {_LARGEST:g}"))
+            return None
+        return value
 
     return _Step(
         line=row.line,

@@ -96,6 +96,10 @@ def test_bad_cells_disorder_and_gaps_are_reported_together_in_the_order_of_lines
     ]
 
 
+def test_a_number_that_no_sum_of_could_hold_is_refused(tmp_path: Path) -> None:
+    assert problems(written(tmp_path, HEADER + "0,1e308,1,1\n1,1,1,1\n")) == [(2, "requests is 1e+308, above 1e+15")]
+
+
 def test_an_empty_trace_and_a_single_second_are_refused(tmp_path: Path) -> None:
     assert problems(written(tmp_path, HEADER)) == [(1, "no line after the header")]
     one = written(tmp_path, "t_start_s,requests,input_tokens,output_tokens\n0,1,1,1\n")
