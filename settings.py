@@ -200,8 +200,9 @@ class Traffic(Settings):
     output_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
     """Mean answer length, tokens."""
     profile: str = "flat"
-    """The shape of the week: ``flat``, ``office-hours``, ``global``, ``batch-window``, or the name of a trace in
-    ``planning/facts``."""
+    """The shape of the week: ``flat``, ``office-hours``, ``global``, ``batch-window``, the name of a public trace, or
+    the path of a trace file relative to the stack file, with a slash or ``.csv`` in it (``./week.csv``;
+    ``docs/traffic.md`` lists them and says what a file holds)."""
     peak_over_mean: Annotated[Positive, Field(ge=1, le=168)] | None = None
     """Busiest hour of the week over its mean hour, in place of the profile's own."""
     growth_percent_per_month: Annotated[float, BeforeValidator(_not_boolean), Field(ge=-90, le=900)] = 0.0

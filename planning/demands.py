@@ -15,7 +15,8 @@ from planning.facts.hugging_face import ConfigError, read_config
 from planning.facts.instances import Offering, instance_types, offerings, regions
 from planning.facts.models import Architecture, models
 from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
-from planning.traffic import Shape, growing, profile_names, shape, with_peak
+from planning.facts.traces import InvalidTrace
+from planning.traffic import Shape, growing, profile_choices, shape, with_peak
 from settings import NAMESPACE, Capacity, Problem, TierSettings, did_you_mean
 
 #: What ``auto`` may lose when the settings do not say: the upper end of the 1 to 3 % that arXiv 2411.02355 (500,000
@@ -95,12 +96,20 @@ def tier_demand(
 def _shape(tier: TierSettings, path: str, working: Sequence[float], problems: list[Problem]) -> Shape | None:
     """The hours of the tier's traffic; None with a problem where the profile or its peak is none that can be had."""
     traffic = tier.traffic
+
+    def unknown(limit: str, way_out: str) -> None:
+        problems.append(Problem(f"{path}.traffic.profile", traffic.profile, limit, way_out))
+
     try:
         found = shape(traffic.profile, working)
     except KeyError:
-        hint = did_you_mean(traffic.profile, profile_names())
-        problems.append(Problem(f"{path}.traffic.profile", traffic.profile, "is no profile or trace", hint))
-        return None
+        hint = did_you_mean(traffic.profile, profile_choices())
+        return unknown("is no profile or trace", f"{hint}; or name the path of a trace file, as ./week.csv")
+    except InvalidTrace as error:
+        return unknown(error.in_short(), "mend the file (docs/traffic.md says what it holds), or name a profile")
+    except OSError as error:
+        hint = "name a CSV file by its path from the stack file, or a profile, for example office-hours"
+        return unknown(f"cannot be read: {error.strerror or error}", hint)
     if traffic.peak_over_mean is not None:
         try:
             found = with_peak(found, traffic.peak_over_mean)

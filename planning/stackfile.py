@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from planning.facts.traces import names_file
 from settings import NAMESPACE, misspelt_namespaces
 
 #: Stands for a value that only the stack's secrets provider can decrypt.
@@ -107,17 +108,22 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
 
 
 def _beside(path: Path, tiers: object) -> object:
-    """Tiers whose ``architecture`` is a path beside the stack file, with that path as seen from here."""
+    """Tiers whose ``architecture`` or ``traffic.profile`` is a path beside the stack file, as seen from here."""
+
+    def seen(named: object) -> object:
+        return str(beside) if isinstance(named, str) and (beside := path.parent / named).exists() else named
+
+    def tier_seen(tier: dict[str, Any]) -> dict[str, Any]:
+        if "architecture" in tier:
+            tier = {**tier, "architecture": seen(tier["architecture"])}
+        traffic = tier.get("traffic")
+        if isinstance(traffic, dict) and isinstance(profile := traffic.get("profile"), str) and names_file(profile):
+            tier = {**tier, "traffic": {**traffic, "profile": seen(profile)}}
+        return tier
+
     if not isinstance(tiers, list):
         return tiers
-    return [
-        {**tier, "architecture": str(beside)}
-        if isinstance(tier, dict)
-        and isinstance(named := tier.get("architecture"), str)
-        and (beside := path.parent / named).exists()
-        else tier
-        for tier in tiers
-    ]
+    return [tier_seen(tier) if isinstance(tier, dict) else tier for tier in tiers]
 
 
 def stack_name(path: Path) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
+from pathlib import Path
 from statistics import NormalDist, fmean
 
-from planning.cold_start import LOAD_WINDOW_S
-from planning.facts.traces import Trace, trace, trace_names
-from settings import Traffic
+from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S
+from planning.facts.traces import Trace, names_file, read_trace, trace, trace_names
+from settings import Traffic, WorkingHours, open_hours
 
 HOURS_PER_MONTH = 730.0
 HOURS_PER_WEEK = 168
@@ -134,7 +135,11 @@ class Profile:
 
 PROFILES = (
     Profile("flat", "the same at every hour"),
-    Profile("office-hours", "working hours of the schedule only, each day shaped like the trace's busiest hours"),
+    Profile(
+        "office-hours",
+        "working hours of the schedule only (without a schedule Monday to Friday, 8 to 18), each day shaped like the "
+        "trace's busiest hours",
+    ),
     Profile("global", "users in the Americas, Europe and Asia alike: the trace's mean day, eight hours apart each"),
     Profile("batch-window", "evenly outside the schedule's working hours; without a schedule from 22:00 to 06:00"),
 )
@@ -145,10 +150,24 @@ def profile_names() -> tuple[str, ...]:
     return (*(profile.name for profile in PROFILES), *trace_names())
 
 
+def profile_choices() -> tuple[str, ...]:
+    """The same by their shortest names."""
+    return tuple(dict.fromkeys(_short(name) for name in profile_names()))
+
+
 def shape(profile: str, working_hours: Sequence[float]) -> Shape:
-    """The shape of ``profile``; ``working_hours`` has a week's 168 hours. KeyError for an unknown profile."""
+    """The shape of ``profile``, a name or the path of a trace file; ``working_hours`` has a week's 168 hours.
+
+    Raises ``KeyError`` for an unknown profile; for a file as ``read_trace``, or ``OSError`` where it is none.
+    """
     if profile in _BUILT:
         return _BUILT[profile](tuple(working_hours))
+    if names_file(profile):
+        path = Path(profile)
+        if path.exists() and not path.is_file():
+            raise OSError("is no file")
+        status = path.stat()
+        return _of_file(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return _named(_find(profile))
 
 
@@ -160,8 +179,8 @@ def with_peak(given: Shape, peak_over_mean: float) -> Shape:
     only cannot come evenly.
     """
     busiest = sum(weight > 0.999999 * given.peak_over_mean for weight in given.weights)
-    open_hours = sum(weight > 0 for weight in given.weights)
-    least, most = len(given.weights) / open_hours, len(given.weights) / busiest
+    awake = sum(weight > 0 for weight in given.weights)
+    least, most = len(given.weights) / awake, len(given.weights) / busiest
     if not (least - 1e-9 <= peak_over_mean < most or math.isclose(peak_over_mean, given.peak_over_mean)):
         raise ValueError(f"it is {given.peak_over_mean:.2f}, and between {least:.2f} and {most:.2f} once stretched")
 
@@ -222,6 +241,18 @@ def _find(profile: str) -> str:
     raise KeyError(profile)
 
 
+def _short(name: str) -> str:
+    """The shortest name by which ``_find`` gives the same."""
+    stem = name.rpartition("_")[0]
+    return stem if stem and _find(stem) == name else name
+
+
+@lru_cache(16)
+def _of_file(path: Path, _version: tuple[int, ...]) -> Shape:
+    """A user's trace as a shape of requests. Comparing variants asks for it again and again."""
+    return from_trace(_of_one_length(read_trace(path)))
+
+
 @cache
 def _named(name: str) -> Shape:
     """A shipped trace's shape of requests: lengths are the tier's own at any hour.
@@ -245,9 +276,18 @@ def from_trace(source: Trace) -> Shape:
 
     A trace that is shorter than a day tells no hours apart: it gives a flat week, and how far and how long its load
     departs from the mean. The clock time of public traces is not documented; the first hour is taken for Monday 00:00.
+    Where no tokens are counted, all requests have one length.
     """
+    source = _per_look(source)
     per_hour = round(3600 / source.step_seconds)
     count = len(source.requests) // per_hour
+    if count >= 24:
+        source = _summed(source, 1, count * per_hour)
+    source = replace(
+        source,
+        input_tokens=source.input_tokens if any(source.input_tokens) else source.requests,
+        output_tokens=source.output_tokens if any(source.output_tokens) else source.requests,
+    )
     if count < 24:
         flat = (1.0,) * HOURS_PER_WEEK
         return Shape(source.name, flat, flat, flat, _bursts_of(source, len(source.requests)), 1.0, source.source)
@@ -269,6 +309,30 @@ def from_trace(source: Trace) -> Shape:
         _bursts_of(source, per_hour),
         max(weeks) / min(weeks) if weeks and min(weeks) else 1.0,
         source.source,
+    )
+
+
+def _per_look(source: Trace) -> Trace:
+    """Steps finer than the autoscaler looks, summed where they fit: it sees no finer, and bursts take long to count."""
+    steps = round(AUTOSCALER_LOOK_S / source.step_seconds)
+    whole = len(source.requests) // max(1, steps) * steps
+    if steps <= 1 or not whole or not math.isclose(steps * source.step_seconds, AUTOSCALER_LOOK_S):
+        return source
+    return _summed(source, steps, whole)
+
+
+def _summed(source: Trace, steps: int, until: int) -> Trace:
+    """A trace's first steps, so many in one."""
+
+    def summed(series: Sequence[float]) -> tuple[float, ...]:
+        return tuple(sum(series[at : at + steps]) for at in range(0, until, steps))
+
+    return replace(
+        source,
+        step_seconds=steps * source.step_seconds,
+        requests=summed(source.requests),
+        input_tokens=summed(source.input_tokens),
+        output_tokens=summed(source.output_tokens),
     )
 
 
@@ -341,12 +405,14 @@ def _flat(_: tuple[float, ...]) -> Shape:
 @cache
 def _office_hours(working_hours: tuple[float, ...]) -> Shape:
     """Traffic in working hours only, each day shaped like the busiest stretch of the trace's mean day."""
+    if all(share == 1 for share in working_hours):
+        working_hours = open_hours(WorkingHours())
     day = _reference_day()
     weights = [0.0] * HOURS_PER_WEEK
     for start in range(0, HOURS_PER_WEEK, 24):
-        open_hours = [hour for hour in range(start, start + 24) if working_hours[hour]]
-        busiest = max(range(24), key=lambda first: sum(day[(first + i) % 24] for i in range(len(open_hours))))
-        for position, hour in enumerate(open_hours):
+        at_work = [hour for hour in range(start, start + 24) if working_hours[hour]]
+        busiest = max(range(24), key=lambda first: sum(day[(first + i) % 24] for i in range(len(at_work))))
+        for position, hour in enumerate(at_work):
             weights[hour] = day[(busiest + position) % 24] * working_hours[hour]
     source = f"all requests in working hours, each day shaped like the busiest hours of {_REFERENCE_TRACE}"
     return _from_weights("office-hours", weights, source)

@@ -17,10 +17,11 @@ import yaml
 
 from planning.commands.common import UsageError, as_json
 from planning.diff import StackDiff, Step, TierChange, TierFacts, stack_diff
+from planning.facts.traces import names_file
 from planning.plan import Plan
 from planning.stack import plan_config, stack_variants
 from planning.stackfile import StackFileError, read_stack
-from settings import ConfigurationError, StackSettings
+from settings import ConfigurationError, StackSettings, TierSettings
 
 #: Changes of the month below this are no change, USD.
 _NO_CHANGE_USD = 0.005
@@ -60,19 +61,23 @@ def _compared(old: Path, new: Path, names: tuple[str, str], arguments: argparse.
 
 
 def _with_equal_files(old: StackSettings, new: StackSettings) -> StackSettings:
-    """The old settings, with a ``config.json`` that did not change under the path that it has now."""
-    now = {tier.name: tier.architecture for tier in new.tiers}
+    """The old settings, with files (``config.json``, traces) that did not change under the paths that they have now."""
+    now = {tier.name: tier for tier in new.tiers}
 
     def content(path: str) -> bytes:
         return (Path(path) / "config.json" if Path(path).is_dir() else Path(path)).read_bytes()
 
-    tiers = tuple(
-        tier.model_copy(update={"architecture": here})
-        if tier.architecture and (here := now.get(tier.name)) and content(tier.architecture) == content(here)
-        else tier
-        for tier in old.tiers
-    )
-    return old.model_copy(update={"tiers": tiers})
+    def seen(before: TierSettings, here: TierSettings | None) -> TierSettings:
+        if here is None:
+            return before
+        if before.architecture and here.architecture and content(before.architecture) == content(here.architecture):
+            before = before.model_copy(update={"architecture": here.architecture})
+        profiles = before.traffic.profile, here.traffic.profile
+        if all(names_file(profile) for profile in profiles) and content(profiles[0]) == content(profiles[1]):
+            before = before.model_copy(update={"traffic": before.traffic.model_copy(update={"profile": profiles[1]})})
+        return before
+
+    return old.model_copy(update={"tiers": tuple(seen(tier, now.get(tier.name)) for tier in old.tiers)})
 
 
 def _planned(path: Path, name: str, today: date) -> tuple[StackSettings, Plan]:
@@ -90,8 +95,8 @@ def _planned(path: Path, name: str, today: date) -> tuple[StackSettings, Plan]:
 
 
 def _checked_out(stack_file: Path, revision: str, directory: Path) -> Path:
-    """Write a stack file as it was at a revision, with what stands beside it: its project file and its tiers'
-    ``config.json``. Raises ``UsageError``.
+    """Write a stack file as it was at a revision, with what stands beside it: its project file, its tiers'
+    ``config.json`` and traces. Raises ``UsageError``.
     """
     here = stack_file.resolve().parent
     if not here.is_dir():
@@ -112,7 +117,7 @@ def _checked_out(stack_file: Path, revision: str, directory: Path) -> Path:
     target = directory / inside
     _write(target, text)
     beside = {f"Pulumi.{suffix}" for suffix in ("yaml", "yml")}
-    for named in beside | _architectures(text):
+    for named in beside | _named_files(text):
         parts = (prefix / named).parts
         if ".." in parts or named.startswith("/"):
             continue
@@ -123,13 +128,15 @@ def _checked_out(stack_file: Path, revision: str, directory: Path) -> Path:
     return target
 
 
-def _architectures(text: str) -> set[str]:
+def _named_files(text: str) -> set[str]:
     """Paths that the tiers of a stack file name; none when it cannot be read, which the planner then says."""
     try:
         tiers = yaml.safe_load(text)["config"]["frugal-llm:tiers"]
-        return {str(tier["architecture"]) for tier in tiers if tier.get("architecture")}
+        profiles = {str((tier.get("traffic") or {}).get("profile", "")) for tier in tiers}
+        architectures = {str(tier["architecture"]) for tier in tiers if tier.get("architecture")}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         return set()
+    return architectures | {profile for profile in profiles if names_file(profile)}
 
 
 def _git(directory: Path, *arguments: str, problem: str = "", strip: bool = True) -> str:

@@ -38,7 +38,8 @@ def configure(command: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.csv",
-        help="columns minute, hour or t_start_s; requests, input_tokens, output_tokens",
+        help="columns minute, hour or t_start_s; requests, input_tokens, output_tokens; "
+        "or one line per request: t_s (seconds), input_tokens, output_tokens",
     )
     command.add_argument("--scale", type=_factor, default=1.0, help="times the stack's requestsPerDay (1)")
     command.add_argument("--replays", type=positive, default=_REPLAYS, help=f"months simulated ({_REPLAYS})")
@@ -93,19 +94,15 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def _trace(path: Path) -> Trace:
-    """Read a trace that has something in it. Raises ``UsageError``."""
+    """Read a trace. Raises ``UsageError``."""
     try:
-        found = read_trace(path)
+        return read_trace(path)
     except InvalidTrace as error:
         raise UsageError(f"--trace {path}: {len(error.problems)} problem(s)\n{error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not text in UTF-8"
+    except OSError as error:
         raise UsageError(
-            f"--trace {path}: {reason}; name a CSV file, for example one of planning/facts/data/traces"
+            f"--trace {path}: {error.strerror}; name a CSV file, for example one of planning/facts/data/traces"
         ) from None
-    if not sum(found.requests):
-        raise UsageError(f"--trace {path}: no requests in any of its {len(found.requests)} steps; one needs some")
-    return found
 
 
 def _check_size(arguments: argparse.Namespace, forecast: TraceForecast) -> None:

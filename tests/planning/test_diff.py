@@ -225,6 +225,21 @@ def test_a_models_own_architecture_is_read_as_it_was(capsys: pytest.CaptureFixtu
     assert change["path"] == "frugal-llm:tiers[fast].architecture"
 
 
+def test_a_trace_of_a_stacks_own_is_read_as_it_was(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
+    header = "hour,requests,input_tokens,output_tokens\n"
+    (repository / "week.csv").write_text(header + "".join(f"{hour},{1 + hour},1,1\n" for hour in range(24)))
+    file = repository / "Pulumi.own.yaml"
+    given = yaml.safe_load(PROD.read_text(encoding="utf-8"))
+    given["config"]["frugal-llm:tiers"][0]["traffic"]["profile"] = "./week.csv"
+    file.write_text(yaml.safe_dump(given))
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "a trace of our own")
+    assert "The settings are equal" in diff(capsys, file, "--against", "HEAD")
+    (repository / "week.csv").write_text(header + "".join(f"{hour},1,1,1\n" for hour in range(24)))
+    (change,) = data(capsys, file, "--against", "HEAD")["settings"]
+    assert change["path"] == "frugal-llm:tiers[fast].traffic.profile"
+
+
 @pytest.mark.parametrize(
     ("file", "revision", "says"),
     [

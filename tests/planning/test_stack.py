@@ -360,6 +360,62 @@ def test_a_tier_names_a_model_outside_the_catalogue_by_its_config_json(tmp_path:
         plan_config(read.region, dict(read.values))
 
 
+def test_a_tiers_traffic_follows_a_trace_beside_the_stack_file(tmp_path: Path) -> None:
+    given = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())
+    given["config"]["frugal-llm:tiers"][0]["traffic"]["profile"] = "./traces/week.csv"
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / "traces").mkdir()
+    shipped = ROOT / "planning" / "facts" / "data" / "traces" / "servegen_m_large_10min.csv"
+    (tmp_path / "traces" / "week.csv").write_bytes(shipped.read_bytes())
+    read = read_stack(tmp_path / "Pulumi.dev.yaml")
+    mine = plan_config(read.region, dict(read.values))[1]
+    given["config"]["frugal-llm:tiers"][0]["traffic"]["profile"] = shipped.stem
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(given))
+    read = read_stack(tmp_path / "Pulumi.dev.yaml")
+    assert mine.forecast.total == plan_config(read.region, dict(read.values))[1].forecast.total
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", r"mine\.csv': 4 problems: line 1: a time column is missing: one of minute.* 1 more; mend"),
+        (b"\x89PNG\xff", r"is not text in UTF-8"),
+        (
+            "hour,requests,input_tokens,output_tokens\n0,0,0,0\n",
+            r"1 problem: line 1: no requests in any of its 1 steps",
+        ),
+        ("hour,requests,input_tokens,output_tokens\n" + "0,-1,1,1\n" * 9, r"17 problems: line 2: .*; 14 more; mend"),
+        (None, r"cannot be read: No such file or directory; name a CSV file"),
+        (Path, r"cannot be read: is no file; name a CSV file"),
+    ],
+)
+def test_a_bad_trace_is_one_problem_of_each_tier_that_names_it(
+    content: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.csv"
+    if content is Path:
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.chdir(tmp_path)
+    given = tiers("prod")
+    for tier in given:
+        tier["traffic"] = {**tier["traffic"], "profile": "./mine.csv"}
+    text = problems(tiers=given)
+    assert len(text.splitlines()) == 1 + len(given)
+    for position, line in enumerate(text.splitlines()[1:]):
+        assert f"tiers[{position}].traffic.profile" in line
+        assert re.search(says, line)
+
+
+def test_an_unknown_profile_is_told_the_short_names_and_that_files_can_be_named() -> None:
+    given = tiers("prod")
+    given[0]["traffic"] = {**given[0]["traffic"], "profile": "servegen_m_lrge"}
+    assert "did you mean servegen_m_large" in problems(tiers=given)
+    given[0]["traffic"] = {**given[0]["traffic"], "profile": "x"}
+    assert "servegen_m_small; or name the path of a trace file, as ./week.csv" in problems(tiers=given)
+
+
 def test_a_config_json_for_a_model_of_the_catalogue_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     mine = [{**tiers("prod")[0], "architecture": str(tmp_path / "config.json")}]

@@ -4,13 +4,23 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from planning.facts.traces import trace
+from planning.facts.traces import Trace, trace
 from planning.month import ReplicaMonth, ScalingRule, replica_month, replicas_for, scatter
-from planning.traffic import HOURS_PER_MONTH, Bursts, from_trace, growing, profile_names, shape, with_peak
+from planning.traffic import (
+    HOURS_PER_MONTH,
+    Bursts,
+    from_trace,
+    growing,
+    profile_choices,
+    profile_names,
+    shape,
+    with_peak,
+)
 from settings import Traffic, WorkingHours, open_hours
 
 ALWAYS = (True,) * 168
@@ -61,6 +71,56 @@ def test_office_hours_has_no_request_outside_working_hours() -> None:
     hours = open_hours(WorkingHours(start="0 9 * * 1-5", end="0 17 * * 1-5"))
     weights = shape("office-hours", hours).weights
     assert all((weight > 0) == is_open for weight, is_open in zip(weights, hours, strict=True))
+
+
+def test_office_hours_without_a_schedule_are_monday_to_friday_from_8_to_18() -> None:
+    weights = shape("office-hours", ALWAYS).weights
+    at_work = [day * 24 + hour for day in range(5) for hour in range(8, 18)]
+    assert [hour for hour, weight in enumerate(weights) if weight] == at_work
+
+
+def test_every_choice_of_a_profile_is_one_of_another_shape() -> None:
+    choices = profile_choices()
+    assert "servegen_m_large" in choices
+    assert {shape(name, ALWAYS).name for name in choices} == set(profile_names())
+    assert len(choices) == len(profile_names())
+
+
+def test_a_trace_file_is_a_profile_of_its_requests_alone(tmp_path: Path) -> None:
+    """As the shipped traces: the lengths of its requests change nothing."""
+    lines = ["hour,requests,input_tokens,output_tokens"]
+    lines += [f"{hour},{1 + hour % 24},{1000 if hour % 24 == 3 else 1},0" for hour in range(48)]
+    (tmp_path / "week.csv").write_text("\n".join(lines))
+    week = shape(str(tmp_path / "week.csv"), ALWAYS)
+    assert week.name == "week"
+    assert week.prompts == week.answers == week.weights
+    assert week.weights[:24] == pytest.approx([(1 + hour) / 12.5 for hour in range(24)])
+    (tmp_path / "week.csv").write_text("\n".join([lines[0], "0,5,5,5"]))
+    assert set(shape(str(tmp_path / "week.csv"), ALWAYS).weights) == {1.0}
+
+
+def test_requests_whose_tokens_nobody_counted_have_one_length() -> None:
+    known = trace("servegen_m_large_10min")
+    none = (0.0,) * len(known.requests)
+    alike = from_trace(replace(known, input_tokens=known.requests, output_tokens=known.requests))
+    unknown = from_trace(replace(known, input_tokens=none, output_tokens=none))
+    assert unknown.prompts == unknown.answers == unknown.weights == alike.weights
+    assert unknown.bursts(0.5).peak == alike.bursts(0.5).peak
+    # Of short requests nobody counts the answers.
+    assert from_trace(replace(known, output_tokens=none)).bursts(0.0).peak == alike.bursts(0.0).peak
+
+
+def test_a_trace_finer_than_the_autoscaler_looks_has_the_bursts_that_it_sees() -> None:
+    """Each second of a quarter of a minute alike: the same as one step of 15 s."""
+    chance = np.random.default_rng(5)
+    coarse = tuple(chance.poisson(20, 2 * 3600 // 15).astype(float))
+    fine = tuple(value / 15 for value in coarse for _ in range(15))
+    looks, seconds = (
+        from_trace(Trace("", step_s, requests=load, input_tokens=load, output_tokens=load, source=""))
+        for step_s, load in ((15.0, coarse), (1.0, fine))
+    )
+    assert seconds.bursts(0.5).peak == pytest.approx(looks.bursts(0.5).peak)
+    assert seconds.bursts(0.5).lasts_s == pytest.approx(looks.bursts(0.5).lasts_s)
 
 
 def test_an_hour_long_trace_tells_no_hours_apart_but_its_bursts() -> None:
