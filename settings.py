@@ -613,7 +613,10 @@ def _problem(details: ErrorDetails) -> Problem:
     kind, value = details["type"], details.get("input")
     path = _path(location)
     if kind == "extra_forbidden":
-        return Problem(path, None, "is no setting", did_you_mean(str(location[-1]), _siblings(location)))
+        name = str(location[-1])
+        if len(location) > 1 and name in {field.alias for field in StackSettings.model_fields.values()}:
+            return Problem(path, None, "is no setting here", f"it is one of the whole stack: {_path((name,))}")
+        return Problem(path, None, "is no setting", did_you_mean(name, _siblings(location)))
     if kind == "missing" or (path == "aws:region" and value is None):
         return Problem(path, None, "is missing", "add it")
     if kind == "literal_error":
@@ -628,9 +631,58 @@ def _problem(details: ErrorDetails) -> Problem:
         )
     if isinstance(value, Mapping):
         value = None
+    if kind in {"model_type", "model_attributes_type"}:
+        return Problem(path, value, f"must be a mapping{_written_out(location)}")
+    if kind == "tuple_type":
+        alone = isinstance(value, str | int | float) and location[-1] != "tiers"
+        return Problem(path, value, "must be a list", f"write {location[-1]}: [{value}]" if alone else "")
+    if kind == "string_type":
+        return Problem(path, value, "must be text", f'write "{value}"' if isinstance(value, int | float) else "")
+    words = _WORDS.get(kind)
+    if words is not None:
+        limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in _context(details)}
+        return Problem(path, value, words.format(**limits))
     message = details["msg"].removeprefix("Input ")
     return Problem(path, value, message[0].lower() + message[1:])
 
+
+def _context(details: ErrorDetails) -> Iterable[tuple[str, object]]:
+    return details.get("ctx", {}).items()
+
+
+def _written_out(location: tuple[int | str, ...]) -> str:
+    """How a section is written that is given as something else."""
+    name = str(location[-1])
+    if name in _EXAMPLES:
+        return f" such as {name}: {_EXAMPLES[name]}"
+    return f" of its settings: {', '.join(_siblings((*location, '')))}"
+
+
+_EXAMPLES = {
+    "budget": "{monthlyUsd: 800}",
+    "slo": "{ttftMs: 1000, tpotMs: 50}",
+    "traffic": "{requestsPerDay: 40000, inputTokens: 900, outputTokens: 150}",
+    "workingHours": '{start: "0 8 * * 1-5", end: "0 20 * * 1-5"}',
+}
+
+#: Pydantic's kinds of errors whose own texts name types of Python; what is in braces is the error's context.
+_WORDS = {
+    "dict_type": "must be a mapping of names to values, such as {{team: ml}}",
+    "too_short": "needs at least {min_length} entry, has {actual_length}",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+}
 
 _PATTERN_HINTS = {
     "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",

@@ -25,7 +25,7 @@ def stack_warnings(
     """All warnings of a plan, the weightiest first. ``today``: those that follow from the calendar."""
     lines: list[str] = []
     if over is not None:
-        lines.append("over budget: " + " ".join(str(over).split()))
+        lines.append(f"over budget: {over}")
     needed = [name for name in NEEDED_FIRST if getattr(baseline, name)]
     if needed:
         lines.append(f"nothing here meets the targets without {' and '.join(needed)}, so the baseline has it too")

@@ -100,6 +100,10 @@ class StackDiff:
     """The steps add up to the change of the expected month."""
     new_warnings: tuple[str, ...]
     gone_warnings: tuple[str, ...]
+    over_budget_usd: float = 0.0
+    """What the second stack's month is over its budget by; 0 when it is within, or there is none."""
+    hard_budget: bool = True
+    """Over its budget, the second stack's preview fails."""
 
     @property
     def usd(self) -> float:
@@ -121,6 +125,8 @@ def stack_diff(before: tuple[StackSettings, Plan], after: tuple[StackSettings, P
         why=_why(old_settings, new_settings, changes, (old.forecast.total, new.forecast.total), variants),
         new_warnings=_beyond(new.warnings, old.warnings),
         gone_warnings=_beyond(old.warnings, new.warnings),
+        over_budget_usd=new.forecast.over_budget_usd,
+        hard_budget=new_settings.budget.when_exceeded == "fail",
     )
 
 

@@ -162,10 +162,19 @@ class OtherRequirement(TypedDict):
     savedPercent: float
 
 
+class BudgetUse(TypedDict):
+    """The budget of a month, and the share of it that the compared figure of the projected month takes."""
+
+    monthlyUsd: float
+    compare: str
+    usedPercent: float
+
+
 class BillDetails(TypedDict):
     """What stands behind the projected month."""
 
     region: str
+    budget: BudgetUse | None
     items: list[Item]
     drivers: list[RangeDriver]
     whatIfs: list[OtherRequirement]
@@ -174,8 +183,12 @@ class BillDetails(TypedDict):
 def bill_details(plan: Plan) -> BillDetails:
     """The bill item by item, what moves it, and other requirements: what ``--json`` prints beside the outputs."""
     forecast = plan.forecast
+    used = forecast.budget_used_percent
     return BillDetails(
         region=plan.region,
+        budget=None
+        if forecast.budget_usd is None or used is None
+        else BudgetUse(monthlyUsd=forecast.budget_usd, compare=forecast.budget_compare, usedPercent=round(used, 2)),
         items=[
             Item(name=item.name, category=item.category, tier=item.tier, usd=cents / 100, basis=item.basis)
             for item, cents in zip(forecast.items, bill_in_cents(forecast).items, strict=True)

@@ -363,6 +363,24 @@ class Forecast:
     prices_as_of: str
     """ISO date of the oldest dated price used; ``undated`` when none has a date."""
     price_source: str
+    budget_usd: float | None = None
+    """``budget.monthlyUsd``; None: there is none."""
+    budget_compare: Literal["expected", "high"] = "expected"
+    """Which figure of ``total`` is held against the budget."""
+
+    @property
+    def budget_used_percent(self) -> float | None:
+        """The figure that is held against the budget, percent of it; None without a budget."""
+        return None if self.budget_usd is None else 100 * self._compared_usd / self.budget_usd
+
+    @property
+    def over_budget_usd(self) -> float:
+        """What the month is over its budget by; 0 when it is within, or there is none."""
+        return 0.0 if self.budget_usd is None else max(0.0, self._compared_usd - self.budget_usd)
+
+    @property
+    def _compared_usd(self) -> float:
+        return self.total.high if self.budget_compare == "high" else self.total.expected
 
 
 @dataclass(frozen=True, slots=True)

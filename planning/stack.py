@@ -213,6 +213,8 @@ class _Stack:
             what_ifs=self._what_ifs(fixed),
             prices_as_of=oldest_date(prices),
             price_source=_LIVE_SOURCE if self.live and self.live.offerings else _PRICE_SOURCE,
+            budget_usd=self.settings.budget.monthly_usd,
+            budget_compare=self.settings.budget.compare,
         )
         plan = Plan(
             region=self.settings.region,

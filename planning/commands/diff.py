@@ -6,6 +6,7 @@ Both are planned for a month from today on and at the snapshot's prices, so that
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from planning.cents import to_cents
 from planning.commands.common import UsageError, as_json
 from planning.diff import StackDiff, Step, TierChange, TierFacts, stack_diff
 from planning.facts.traces import names_file
@@ -163,15 +165,29 @@ def _write(path: Path, text: str) -> None:
 
 
 def _data(diff: StackDiff, names: tuple[str, str]) -> dict[str, object]:
+    """Money to the cent: every change is the difference of the months around it, so that they add up."""
+    sides = [
+        {"file": name, **{key: round(usd, 2) for key, usd in asdict(month).items()}, "savedPercent": round(saved, 2)}
+        for name, month, saved in zip(names, (diff.before, diff.after), diff.saved_percent, strict=True)
+    ]
+    months = [to_cents(month) for month in (diff.before.expected, *(step.month_usd for step in diff.why))]
+    why = [
+        {**asdict(step), "usd": (after - before) / 100, "month_usd": after / 100}
+        for step, (before, after) in zip(diff.why, itertools.pairwise(months), strict=True)
+    ]
     return {
-        "before": {"file": names[0], **asdict(diff.before), "savedPercent": diff.saved_percent[0]},
-        "after": {"file": names[1], **asdict(diff.after), "savedPercent": diff.saved_percent[1]},
-        "changeUsd": diff.usd,
-        "changePercent": 100 * diff.usd / diff.before.expected,
+        "before": sides[0],
+        "after": sides[1],
+        "changeUsd": (to_cents(diff.after.expected) - to_cents(diff.before.expected)) / 100,
+        "changePercent": round(100 * diff.usd / diff.before.expected, 2),
+        "overBudget": diff.over_budget_usd > 0,
         "tiers": [{"tier": tier.name, "kind": tier.kind, **asdict(tier)} for tier in diff.tiers],
-        "items": [asdict(item) for item in diff.items],
+        "items": [
+            {"name": item.name, "before_usd": round(item.before_usd, 2), "after_usd": round(item.after_usd, 2)}
+            for item in diff.items
+        ],
         "settings": [asdict(change) for change in diff.settings],
-        "why": [asdict(step) for step in diff.why],
+        "why": why,
         "newWarnings": list(diff.new_warnings),
         "goneWarnings": list(diff.gone_warnings),
     }
@@ -179,7 +195,8 @@ def _data(diff: StackDiff, names: tuple[str, str]) -> dict[str, object]:
 
 def _markdown(diff: StackDiff, names: tuple[str, str]) -> str:
     before, after = diff.before, diff.after
-    lines = [f"## Projected month: {_usd(before.expected)} → {_usd(after.expected)} ({_change(diff)})", ""]
+    headline = f"## Projected month: {_usd(before.expected)} → {_usd(after.expected)} ({_change(diff)})"
+    lines = [headline + _over_budget(diff), ""]
     lines += [f"`{names[0]}` → `{names[1]}`, a month of 730 hours, compute and fixed costs.", ""]
     if not diff.settings:
         return "\n".join([*lines, "The settings are equal: nothing changes."]) + "\n"
@@ -194,10 +211,24 @@ def _markdown(diff: StackDiff, names: tuple[str, str]) -> str:
     ]
     lines += _section("Bill", _table(("item", "before", "after", "change"), items, numbers=(1, 2, 3)) if items else [])
     rows = [(f"`{change.path}`", _value(change.before), _value(change.after)) for change in diff.settings]
-    lines += _section("Settings", _table(("setting", "before", "after"), rows))
-    lines += _section("New warnings", [f"- {warning}" for warning in diff.new_warnings])
-    lines += _section("Warnings that are gone", [f"- {warning}" for warning in diff.gone_warnings])
+    lines += _section("Settings", [*_table(("setting", "before", "after"), rows), *_without_effect(diff)])
+    lines += _section("New warnings", [line for warning in diff.new_warnings for line in _listed(warning)])
+    lines += _section("Warnings that are gone", [line for warning in diff.gone_warnings for line in _listed(warning)])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _over_budget(diff: StackDiff) -> str:
+    if not diff.over_budget_usd:
+        return ""
+    fails = ", the preview fails" if diff.hard_budget else ""
+    return f": over budget by {_usd(diff.over_budget_usd)}{fails}"
+
+
+def _listed(warning: str) -> list[str]:
+    """A warning as an entry of a list, with its further lines, indented by four, as entries below it."""
+    first, *rest = warning.split("\n")
+    below = ((len(line) - len(line.lstrip()), line.lstrip().removeprefix("- ")) for line in rest)
+    return [f"- {first}", *(f"{' ' * (indent // 2)}- {text}" for indent, text in below)]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
@@ -223,20 +254,25 @@ def _cells(facts: TierFacts) -> tuple[str, ...]:
         f"{facts.tpot_ms:,.0f}",
         f"{facts.capacity_requests_per_second:,.3g}",
         _usd(facts.usd),
-        f"${facts.usd_per_million_tokens:,.2f}",
+        f"${facts.usd_per_million_tokens:,.2f}" if facts.usd_per_million_tokens else "–",
     )
 
 
 def _why_table(diff: StackDiff) -> list[str]:
-    moves = [step for step in diff.why if abs(step.usd) >= _NO_CHANGE_USD]
-    rows = [(_names(step), _signed(step.usd), _usd(step.month_usd)) for step in moves]
+    rows = [(_names(step), _signed(step.usd), _usd(step.month_usd)) for step in diff.why if _moves(step)]
     lines = _table(("changed, one after the other", "adds", "month"), rows, numbers=(1, 2)) if rows else []
-    still = [_names(step) for step in diff.why if step not in moves]
     if rows and len(diff.why) > 1:
         lines += ["", "Each upon those above it: in another order the same settings would move other amounts."]
-    if still:
-        lines += ["", f"Without effect on the month: {', '.join(still)}."]
     return lines
+
+
+def _moves(step: Step) -> bool:
+    return abs(step.usd) >= _NO_CHANGE_USD
+
+
+def _without_effect(diff: StackDiff) -> list[str]:
+    still = [_names(step) for step in diff.why if not _moves(step)]
+    return ["", f"Without effect on the month: {', '.join(still)}."] if still else []
 
 
 def _names(step: Step) -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from planning.replay import Floats, Replays
     from planning.trace_forecast import TierForecast, TraceForecast
 
-#: Enough that the mean is known to some tenths of a per cent where a month hangs on what two nodes were bought as.
-_REPLAYS = 200
+#: Enough that the mean is known to a per cent or two where a month hangs on what two nodes were bought as.
+_REPLAYS = 100
 
 #: Replicas at the peak, over all replays: some 40 bytes each, and as many again while they change.
 _MOST_NODES = 4_000_000
@@ -42,7 +42,9 @@ def configure(command: argparse.ArgumentParser) -> None:
         "or one line per request: t_s (seconds), input_tokens, output_tokens",
     )
     command.add_argument("--scale", type=_factor, default=1.0, help="times the stack's requestsPerDay (1)")
-    command.add_argument("--replays", type=positive, default=_REPLAYS, help=f"months simulated ({_REPLAYS})")
+    command.add_argument(
+        "--replays", type=positive, default=_REPLAYS, help=f"months simulated ({_REPLAYS}, 5 to 15 seconds)"
+    )
     command.add_argument("--seed", type=_seed, default=0, help="of the simulation: the same one, the same months (0)")
 
 
@@ -284,6 +286,8 @@ def _columns(first: str, *others: str) -> list[tuple[str, str]]:
 _NOTES = """\
 Waited: requests that found no replica serving. Above plan: requests in minutes with more load than
 the serving replicas are planned for.
+The mean may lie outside p10 to p90: in a rare month the nodes are dear for long, when spot is not to be
+had, and few such months move the mean but no percentile.
 Forecast and replay share the chosen fleets, a replica's planned rate and start time, prices, and what
 Spot Advisor's classes say of capacity and interruptions. They do not share which replicas are held
 and which nodes are bought when: the forecast works that out, the replay plays it.

@@ -16,24 +16,37 @@ from planning.stackfile import read_stack
 def configure(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     command.add_argument("stackfile", type=Path, metavar="STACKFILE")
-    command.add_argument("--html", type=Path, metavar="OUT.html", help="write one page that opens from disk")
+    command.add_argument("--html", metavar="OUT.html", help="write one page that opens from disk")
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Return what the command prints."""
+    out = _file(arguments.html)
     stack = read_stack(arguments.stackfile)
-    if arguments.html is not None:
+    if out is not None:
         from planning.report.page import page  # noqa: PLC0415 (only the page needs it)
 
         plan, details = planned_in_detail(stack)
-        write_whole(arguments.html, page(plan, details, stack.stack_name))
-        return f"{arguments.html}\n"
+        write_whole(out, page(plan, details, stack.stack_name))
+        return f"{out}\n"
     _, plan = planned(stack)
     if arguments.json:
         return as_data(plan)
     from planning.report.terminal import report  # noqa: PLC0415 (rich is slow to import, and data needs none of it)
 
     return report(plan, stack.stack_name, color=sys.stdout.isatty())
+
+
+def _file(named: str | None) -> Path | None:
+    """The file of ``--html``. Raises ``UsageError`` when it cannot be one."""
+    if named is None:
+        return None
+    if not named:
+        raise UsageError("--html is empty: name a file, for example month.html")
+    path = Path(named)
+    if path.is_dir():
+        raise UsageError(f"--html {path} is a directory: name a file, for example {path / 'month.html'}")
+    return path
 
 
 def write_whole(path: Path, text: str) -> None:

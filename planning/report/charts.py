@@ -231,9 +231,16 @@ def tornado_chart(swings: Sequence[Swing], expected: float, width: float) -> str
     return _svg(width, bottom + 24, title, parts)
 
 
-def range_chart(low: float, expected: float, high: float, baseline: float, width: float) -> str:
-    """The range of the month on one line, against the baseline."""
-    axis = ticks(max(high, baseline), 5 if width >= 560 else 3)
+def range_chart(
+    low: float, expected: float, high: float, baseline: float, width: float, budget: float | None = None
+) -> str:
+    """The range of the month on one line, against the baseline and the budget.
+
+    A budget far beyond both is said and not drawn: the month would be a speck.
+    """
+    most = max(high, baseline)
+    drawn = budget is not None and budget <= 2 * most
+    axis = ticks(max(most, budget) if budget is not None and drawn else most, 5 if width >= 560 else 3)
     left, right = 14.0, width - 28.0
     line = 46.0
 
@@ -255,7 +262,15 @@ def range_chart(low: float, expected: float, high: float, baseline: float, width
     if start + text_width(here) + 12 <= at - room / 2:
         parts.append(_text(start, line - 18, here, style="row"))
     title = f"Expected ${expected:,.0f}, low ${low:,.0f}, high ${high:,.0f}; baseline ${baseline:,.0f}"
-    return _svg(width, line + 28, title, parts)
+    if budget is None:
+        return _svg(width, line + 28, title, parts)
+    words = f"budget ${budget:,.0f}" if drawn else f"budget ${budget:,.0f}, beyond this scale"
+    half = text_width(words) / 2
+    at = x(budget) if drawn else width
+    if drawn:
+        parts.append(_line(at, line - 12, at, line + 8, "target"))
+    parts.append(_text(min(max(at, half), width - half), line + 38, words, anchor="middle", style="row"))
+    return _svg(width, line + 46, f"{title}; {words}", parts)
 
 
 _PANEL = (340.0, 176.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from planning.plan import TierPlan
+from planning.plan import Forecast, TierPlan
 
 
 def money(usd: float) -> str:
@@ -41,3 +41,22 @@ def replicas(tier: TierPlan) -> str:
         prefill, decode = apart.prefill.replicas, apart.decode.replicas
         return f"{prefill.minimum}-{prefill.maximum}p {decode.minimum}-{decode.maximum}d"
     return f"{tier.replicas.minimum}-{tier.replicas.maximum}"
+
+
+def budget_use(forecast: Forecast) -> str:
+    """How the month stands to its budget; nothing without one."""
+    used = forecast.budget_used_percent
+    if used is None:
+        return ""
+    figure = "the high end" if forecast.budget_compare == "high" else "the expected month"
+    if forecast.over_budget_usd:
+        return f"over by {money(forecast.over_budget_usd)}: {figure} is {used:.0f} % of it"
+    return f"{used:.0f} % used by {figure}"
+
+
+def first_wait(tier: TierPlan) -> str:
+    """What the first request at a tier that sleeps must expect; nothing where a replica is always kept."""
+    if not tier.scale_to_zero:
+        return ""
+    waits = tier.timeouts
+    return f"about {waits.cold_start_s:,} s for a start; set the client's time-out to {waits.client_s:,} s or more"

@@ -14,7 +14,7 @@ from rich.text import Text
 from planning.cents import bill_in_cents
 from planning.plan import CostItem, Plan, TierCost, TierPlan
 from planning.report.claims import article_rows, claims
-from planning.report.figures import cents, hardware, money, price_age, replicas
+from planning.report.figures import budget_use, cents, first_wait, hardware, money, price_age, replicas
 
 WIDTH = 100
 _BAR = 16
@@ -83,6 +83,9 @@ def _month(console: Console, plan: Plan, stack: str) -> None:
     saved, worst = 100 * (1 - total.expected / baseline), 100 * (1 - total.high / baseline)
     console.print(f"  {money(baseline)} baseline   {saved:.0f} % saved, {worst:.0f} % at the high end")
     _wrapped(console, f"Baseline: {forecast.baseline_description}.", style="dim")
+    if forecast.budget_usd is not None:
+        over = "bold red" if forecast.over_budget_usd else ""
+        _wrapped(console, f"Budget: {money(forecast.budget_usd)} a month, {budget_use(forecast)}", style=over)
     moved = "; ".join(
         f"{driver.name} {money(driver.low_usd)} to +{money(driver.high_usd)}"
         for driver in forecast.drivers
@@ -127,13 +130,13 @@ def _tiers(console: Console, plan: Plan) -> None:
             f"{tier.serving.ttft_ms:,.0f}",
             f"{tier.serving.tpot_ms:,.0f}",
             money(cost.expected_usd),
-            f"{cost.usd_per_million_tokens:.2f}",
+            f"{cost.usd_per_million_tokens:.2f}" if cost.million_tokens else "-",
         )
         table.add_row(
             "",
             _cell(f"{tier.checkpoint.method}, {tier.serving.requests_per_second:.2g} req/s", 21),
             f"{100 * cost.spot_share:.0f} % spot of {len(tier.instance_types)}",
-            f"{100 * cost.utilization:.0f} % used",
+            f"{100 * cost.utilization:.0f} % used" if cost.million_tokens else "no traffic",
             f"of {tier.ttft_target_ms:,.0f}",
             f"of {tier.tpot_target_ms:,.0f}",
             _cell(_cost_range(cost), 13),
@@ -153,6 +156,8 @@ def _tiers(console: Console, plan: Plan) -> None:
         choice, cost = tier.checkpoint, costs[tier.name]
         loss = f"{choice.quality_loss_percent:.1f} % of the 16-bit scores" if choice.quality_loss_percent else "nothing"
         _wrapped(console, f"{tier.name} is expected to lose {loss} ({choice.quality_loss_source}).", style="dim")
+        if first_wait(tier):
+            _wrapped(console, f"{tier.name} may sleep: the first request then waits {first_wait(tier)}.")
         if cost.api_usd is not None:
             even = cost.break_even_requests_per_day
             pays = f"pays from {even:,.0f} requests a day" if even else "never pays"
@@ -275,7 +280,12 @@ def _choices(tier: TierPlan) -> str:
 def _warnings(console: Console, plan: Plan) -> None:
     _heading(console, "Warnings")
     for warning in plan.warnings:
-        _wrapped(console, warning, first="  ! ", rest="    ", style="yellow")
+        first, *rest = warning.split("\n")
+        _wrapped(console, first, first="  ! ", rest="    ", style="yellow")
+        for line in rest:
+            text = line.lstrip()
+            margin = " " * (4 + len(line) - len(text))
+            _wrapped(console, text, first=margin, rest=f"{margin}  ", style="yellow")
     if plan.advice:
         _heading(console, "Better not")
     for line in plan.advice:

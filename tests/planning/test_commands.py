@@ -37,6 +37,7 @@ def test_a_plan_as_data_takes_less_than_a_second() -> None:
             "warnings",
             "alternatives",
             "region",
+            "budget",
             "items",
             "drivers",
             "whatIfs",

@@ -274,6 +274,7 @@ def test_the_command_prints_both_bills_and_their_difference(capsys: pytest.Captu
     text = capsys.readouterr()
     assert max(map(len, text.out.splitlines())) <= 102
     assert "\x1b" not in text.out + text.err
+    assert "The mean may lie outside p10 to p90" in text.out
 
 
 HEADER = "minute,requests,input_tokens,output_tokens\n"

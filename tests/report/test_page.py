@@ -266,6 +266,16 @@ def test_the_command_writes_the_page_whole_and_prints_its_path(
     assert out.stat().st_mode & 0o777 == 0o644
 
 
+def test_a_page_needs_the_name_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for named, says in (
+        ("", "--html is empty: name a file, for example month.html\n"),
+        (str(tmp_path), f"--html {tmp_path} is a directory: name a file, for example {tmp_path}/month.html\n"),
+    ):
+        assert main(["report", str(ROOT / "Pulumi.dev.yaml"), "--html", named]) == 2
+        assert capsys.readouterr().err == says
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_html_the_terminal_report_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(ROOT / "Pulumi.dev.yaml")]) == 0
     printed = capsys.readouterr().out
