@@ -256,7 +256,7 @@ def range_chart(
     parts.append(f'<path d="M{x(baseline):.1f} {line - 8:g}l6 8l-6 8l-6 -8z" class="dot baseline"/>')
     here, there = f"low to high ${low:,.0f} – ${high:,.0f}", f"baseline ${baseline:,.0f}"
     room = text_width(there)
-    at = min(x(baseline), width - room / 2)
+    at = min(max(x(baseline), room / 2), width - room / 2)
     parts.append(_text(at, line - 18, there, anchor="middle", style="row"))
     start = max(0.0, min(x(low), at - room / 2 - text_width(here) - 12))
     if start + text_width(here) + 12 <= at - room / 2:

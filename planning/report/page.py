@@ -92,10 +92,14 @@ def _table(
 ) -> str:
     """A table in a box that scrolls where the page is narrow. Cells are HTML; the first of a row names it."""
 
-    def style(column: int) -> str:
-        return ' class="number"' if column in numbers else ""
+    def style(column: int, *, of_cell: bool = True) -> str:
+        # On phones a wide table's cells stand below each other, each beside its column's name.
+        name = f' data-head="{escape(heads[column])}"' if wide and of_cell else ""
+        return (' class="number"' if column in numbers else "") + name
 
-    head = "".join(f'<th scope="col"{style(column)}>{escape(name)}</th>' for column, name in enumerate(heads))
+    head = "".join(
+        f'<th scope="col"{style(column, of_cell=False)}>{escape(name)}</th>' for column, name in enumerate(heads)
+    )
     body = "".join(
         "<tr>"
         + f'<th scope="row">{first}</th>'
@@ -121,7 +125,7 @@ def _header(plan: Plan, stack: str) -> str:
     total, baseline = forecast.total, forecast.baseline_usd
 
     def chart(width: float) -> str:
-        return range_chart(total.low, total.expected, total.high, baseline, width)
+        return range_chart(total.low, total.expected, total.high, baseline, width, forecast.budget_usd)
 
     facts = [
         _fact("low", money(total.low)),
@@ -137,11 +141,16 @@ def _header(plan: Plan, stack: str) -> str:
             for what_if in forecast.what_ifs
         ),
     ]
+    if forecast.budget_usd is not None:
+        facts.insert(0, _fact("budget", money(forecast.budget_usd), figures.budget_use(forecast)))
+    over = (
+        f'<p class="over">Over budget by {money(forecast.over_budget_usd)}.</p>\n' if forecast.over_budget_usd else ""
+    )
     notes = [f"Baseline: {forecast.baseline_description}."]
     count = len(plan.warnings) + len(plan.advice)
     link = f' <a href="#warnings">{count} things to watch out for</a>.' if count else ""
     return (
-        f"<header>\n<h1>Projected month of stack {escape(stack)} in {escape(plan.region)}</h1>\n"
+        f"<header>\n<h1>Projected month of stack {escape(stack)} in {escape(plan.region)}</h1>\n{over}"
         f'<div class="headline">\n<p class="month">{money(total.expected)} <small>expected, 730 hours</small></p>\n'
         f'<dl class="facts">{"".join(facts)}</dl>\n'
         + _figure(
@@ -176,8 +185,11 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
         _pair("replica", hardware(tier), f"{serving.requests_per_second:.2g} requests a second at most"),
         _pair("replicas", _replicas(tier), "p prefill, d decode" if tier.disaggregation else ""),
         _pair("capacity", f"{100 * cost.spot_share:.0f} % spot", f"of {kinds} instance type{'s'[: kinds != 1]}"),
-        _pair("used", f"{100 * cost.utilization:.0f} %", ""),
+        _pair("used", f"{100 * cost.utilization:.0f} %" if cost.million_tokens else "no traffic", ""),
     ]
+    if tier.scale_to_zero:
+        wait = f"set the client's time-out to {tier.timeouts.client_s:,} s or more"
+        pairs.append(_pair("first request after sleep", f"about {tier.timeouts.cold_start_s:,} s", wait))
     for name, value, target in (
         ("first token", serving.ttft_ms, tier.ttft_target_ms),
         ("each further token", serving.tpot_ms, tier.tpot_target_ms),
@@ -185,7 +197,7 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
         pairs.append(_pair(name, f"{value:,.0f} of {target:,.0f} ms", ""))
         share = f"width:{min(100, 100 * value / target):.0f}%"
         pairs.append(f'<dd class="meter" aria-hidden="true"><span style="{share}"></span></dd>')
-    per_million = f"${cost.usd_per_million_tokens:,.2f}" if cost.million_tokens else "no requests"
+    per_million = f"${cost.usd_per_million_tokens:,.2f}" if cost.million_tokens else "–"
     pairs.append(_pair("per million tokens", per_million, "at this load"))
     quoted = cost.article_usd_per_million_tokens
     beside = "" if quoted is None else f"the article has ${quoted:.2f}"
@@ -482,9 +494,14 @@ def _tier_places(tier: TierPlan, places: TierPlaces, others: Sequence[Alternativ
     )
 
 
+def _lines(warning: str) -> str:
+    """A warning as a sentence; one of several lines, which the style sheet keeps, as it is."""
+    return warning[:1].upper() + warning[1:] if "\n" in warning else sentence(warning)
+
+
 def _warnings(plan: Plan) -> Iterator[str]:
     def listed(lines: Sequence[str], style: str) -> str:
-        return f'<ul class="{style}">' + "".join(f"<li>{escape(sentence(line))}</li>" for line in lines) + "</ul>"
+        return f'<ul class="{style}">' + "".join(f"<li>{escape(_lines(line))}</li>" for line in lines) + "</ul>"
 
     yield listed(plan.warnings, "plain") if plan.warnings else _paragraph("Nothing.", "lead")
     if plan.advice:

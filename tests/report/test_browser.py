@@ -82,6 +82,7 @@ def test_the_page_opens_from_disk_and_nothing_sticks_out(
     assert tab.complaints == []
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert tab.evaluate("[...document.querySelectorAll('svg')].filter(svg => svg.getClientRects().length).length") >= 10
+    assert tab.evaluate("[...document.querySelectorAll('.scroll')].every(box => box.scrollWidth <= box.clientWidth)")
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(PALE) == []
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")

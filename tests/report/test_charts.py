@@ -120,7 +120,8 @@ def test_any_tornado_keeps_its_texts_inside(width: float, swings: list[tuple[flo
 @pytest.mark.parametrize("width", [330, 1080])
 @given(expected=st.floats(1, 1e7), down=st.floats(0.1, 1), up=st.floats(1, 4), base=st.floats(0.5, 20))
 def test_any_range_keeps_its_texts_inside(width: float, expected: float, down: float, up: float, base: float) -> None:
-    assert_inside(range_chart(expected * down, expected, expected * up, expected * base, width))
+    for budget in (None, expected / 10, expected, expected * 5, expected * 1e4):
+        assert_inside(range_chart(expected * down, expected, expected * up, expected * base, width, budget))
 
 
 @pytest.mark.parametrize("weeks", [1, 2, 4])

@@ -13,10 +13,12 @@ import pytest
 
 from planning.__main__ import main
 from planning.details import MOST_DRAWN, Details
+from planning.outputs import bill_details
 from planning.plan import Plan
 from planning.report.page import page
+from planning.report.terminal import report
 from planning.stack import detailed_plan
-from tests.planning.test_stack import ROOT, config
+from tests.planning.test_stack import ROOT, config, planned
 
 EVIL = "<script>alert('x')</script>"
 SECTIONS = ("tiers", "bill", "savings", "range", "hours", "latency", "choices", "warnings", "assumptions")
@@ -169,6 +171,52 @@ def test_the_article_stands_beside_ours() -> None:
         assert quoted in text
 
 
+def test_the_month_stands_beside_its_budget() -> None:
+    plan, details, text = shown("prod")
+    used = round(100 * plan.forecast.total.expected / 5000)
+    assert f"<dt>budget</dt><dd>$5,000<small>{used} % used by the expected month</small></dd>" in text
+    assert "; budget $5,000" in text
+    assert f"  Budget: $5,000 a month, {used} % used by the expected month\n" in report(plan, "prod", color=False)
+    assert 'class="over"' not in text
+    none = replace(plan, forecast=replace(plan.forecast, budget_usd=None))
+    assert "<dt>budget</dt>" not in page(none, details, "prod")
+    assert "Budget:" not in report(none, "prod", color=False)
+    ample = replace(plan, forecast=replace(plan.forecast, budget_usd=1e6))
+    assert "budget $1,000,000, beyond this scale" in page(ample, details, "prod")
+
+
+def test_a_month_over_a_soft_budget_says_so_at_the_top() -> None:
+    region, values = config("prod")
+    budget = {"monthlyUsd": 2000, "compare": "high", "whenExceeded": "warn"}
+    plan, details = detailed_plan(region, {**values, "budget": budget})
+    over = f"${plan.forecast.total.high - 2000:,.0f}"
+    text = page(plan, details, "prod")
+    assert text.index(f"Over budget by {over}.") < text.index('class="headline"')
+    top = " ".join(report(plan, "prod", color=False).split("\nTiers")[0].split())
+    assert f"Budget: $2,000 a month, over by {over}: the high end is " in top
+    assert bill_details(plan)["budget"] == {
+        "monthlyUsd": 2000,
+        "compare": "high",
+        "usedPercent": round(plan.forecast.total.high / 20, 2),
+    }
+    # What would fit stands line by line.
+    printed = report(plan, "prod", color=False)
+    assert re.search(r"\n {8}(- |or raise)", printed)
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_tiers_that_sleep_say_how_long_the_first_request_waits() -> None:
+    plan, _, text = shown("dev")
+    printed = " ".join(report(plan, "dev", color=False).split())
+    for tier in plan.tiers:
+        waits = tier.timeouts
+        assert tier.scale_to_zero
+        assert f"{tier.name} may sleep: the first request then waits about {waits.cold_start_s} s" in printed
+        assert f"about {waits.cold_start_s} s<small>set the client&#x27;s time-out to {waits.client_s} s" in text
+    assert "may sleep" not in report(planned("prod"), "prod", color=False)
+    assert "first request after sleep" not in shown("prod")[2]
+
+
 def test_names_cannot_carry_markup() -> None:
     """Settings refuse such names; the page does not rely on it."""
     plan, details, _ = shown("prod")
@@ -250,7 +298,12 @@ def test_a_tier_without_requests_is_shown_at_its_cost() -> None:
     plan, details = detailed_plan(region, changed)
     text = page(plan, details, "dev")
     Reader(text)
-    assert "no requests" in text
+    assert text.count("<dd>no traffic</dd>") == len(plan.tiers)
+    assert "$0.00<small>at this load" not in text
+    lines = report(plan, "dev", color=False).splitlines()
+    first = next(line for line in lines if line.startswith("quality"))
+    assert first.split()[-1] == "-"
+    assert sum("no traffic" in line for line in lines) == len(plan.tiers)
     assert "nan" not in re.findall(r"[a-z]+", text[text.index("<body>") :])
 
 
