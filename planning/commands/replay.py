@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _REPLAYS = 100
 
 #: Replicas at the peak, over all replays: some 40 bytes each, and as many again while they change.
-_MOST_NODES = 4_000_000
+_MOST_NODES = 1_000_000
 
 #: What takes longer than this shows how far it is.
 _PATIENCE_S = 2.0
@@ -286,8 +286,8 @@ def _columns(first: str, *others: str) -> list[tuple[str, str]]:
 _NOTES = """\
 Waited: requests that found no replica serving. Above plan: requests in minutes with more load than
 the serving replicas are planned for.
-The mean may lie outside p10 to p90: in a rare month the nodes are dear for long, when spot is not to be
-had, and few such months move the mean but no percentile.
+The mean may lie outside p10 to p90: in a rare month nodes are dear for long, when spot is not to
+be had, and few such months move the mean but no percentile.
 Forecast and replay share the chosen fleets, a replica's planned rate and start time, prices, and what
 Spot Advisor's classes say of capacity and interruptions. They do not share which replicas are held
 and which nodes are bought when: the forecast works that out, the replay plays it.

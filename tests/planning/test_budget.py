@@ -75,7 +75,7 @@ def proposals(message: str) -> list[tuple[float, str, tuple[str, ...]]]:
         ("prod", {"monthlyUsd": 1600}),
         ("prod", {"monthlyUsd": 1320}),
         ("prod", {"monthlyUsd": 3000, "compare": "high"}),
-        ("dev", {"monthlyUsd": 500}),
+        ("dev", {"monthlyUsd": 460}),
     ],
 )
 def test_what_is_proposed_fits_when_it_is_written_into_the_stack_file(stack: str, budget: dict[str, Any]) -> None:
