@@ -318,10 +318,10 @@ class TierFleet:
     def _new_fleet(self, option: Option, policy: Policy, case: Uncertainty, *, sleeps: bool | None) -> Fleet:
         rule = self._rule(option, policy, case.cost_factor)
         if not rule.may_sleep:
-            return self._priced(option, policy, case, rule)
+            return self._awake(option, policy, case, rule)
         awake_rule = replace(rule, minimum=1, working_hours=max(1, rule.working_hours), may_sleep=False)
         if sleeps is False:
-            return self._priced(option, policy, case, awake_rule)
+            return self._awake(option, policy, case, awake_rule)
         asleep = self._priced(option, policy, case, rule)
         open_share = sum(self._working) / len(self._working)
         if rule.working_hours == 0 and open_share < 1:
@@ -331,8 +331,17 @@ class TierFleet:
             asleep = min(asleep, by_day, key=lambda fleet: fleet.usd)
         if sleeps or asleep.usd <= HOURS_PER_MONTH * asleep.price.usd_per_hour:
             return asleep
-        awake = self._priced(option, policy, case, awake_rule)
+        awake = self._awake(option, policy, case, awake_rule)
         return replace(awake, asleep_usd=asleep.usd) if awake.usd < asleep.usd else asleep
+
+    def _awake(self, option: Option, policy: Policy, case: Uncertainty, rule: ScalingRule) -> Fleet:
+        """The month of a tier that never sleeps: the peak's replicas at any hour, where chance makes scaling dearer."""
+        scaled = self._priced(option, policy, case, rule)
+        peak = scaled.month.peak_replicas
+        if scaled.month.node_hours <= peak * HOURS_PER_MONTH * (1 + 1e-9):
+            return scaled
+        held = replace(rule, minimum=peak, working_hours=peak, maximum=peak, follows_load=False)
+        return min(scaled, self._priced(option, policy, case, held), key=lambda fleet: fleet.usd)
 
     def _priced(self, option: Option, policy: Policy, case: Uncertainty, rule: ScalingRule) -> Fleet:
         pool = self.pool(option, policy, rule)
