@@ -11,12 +11,11 @@ import pulumi_kubernetes as k8s
 
 from components import tier_queries
 from components.names import ENGINE, engine_deployment, role_deployment, tier_labels
+from planning.cold_start import scale_down_window_s
 from planning.plan import DisaggregationPlan, ReplicaRange, SchedulePlan, TierPlan
 
 _FAILURES: Final = 3
 """Failed looks at Prometheus after which replicas stay as they are until it answers again."""
-_LONGEST_WINDOW_S: Final = 3600
-"""Most that Kubernetes takes for a stabilisation window (autoscaling/v2)."""
 _NO_TOLERANCE: Final = "0"
 """The target is the load at which a replica just meets its latency, so the tier grows as soon as it is passed: with the
 cluster's default it grows only when it is 10 % beyond it. Where the feature gate HPAConfigurableTolerance
@@ -126,7 +125,7 @@ def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[
                     # the new ones start: no wait and no limit on the steps.
                     "scaleUp": {"stabilizationWindowSeconds": 0, "tolerance": _NO_TOLERANCE},
                     "scaleDown": {
-                        "stabilizationWindowSeconds": min(timeouts.cooldown_s, _LONGEST_WINDOW_S),
+                        "stabilizationWindowSeconds": scale_down_window_s(timeouts.cooldown_s),
                         "tolerance": _NO_TOLERANCE,
                     },
                 }

@@ -50,12 +50,6 @@ class TierDemand:
     """Quantisation methods that the settings allow."""
     shape: Shape
 
-    @property
-    def requests_per_hour(self) -> tuple[float, ...]:
-        """Requests of every hour of the shape."""
-        mean = self.settings.traffic.mean_requests_per_day / 24
-        return tuple(mean * weight for weight in self.shape.weights)
-
 
 @dataclass(frozen=True, slots=True)
 class DisaggregatedFleet:

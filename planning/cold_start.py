@@ -32,6 +32,9 @@ LOAD_WINDOW_S = 300
 #: The horizontal pod autoscaler's sync period, Kubernetes' default; the load window is read as often.
 AUTOSCALER_LOOK_S = 15
 
+#: Most that Kubernetes takes for a stabilisation window (autoscaling/v2).
+_LONGEST_STABILIZATION_S = 3600
+
 #: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
 SPOT_GRACE_S = 110
 PRE_STOP_S = 15
@@ -91,3 +94,8 @@ def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
         shutdown_s=SPOT_GRACE_S - PRE_STOP_S - DRAIN_MARGIN_S,
         grace_s=SPOT_GRACE_S,
     )
+
+
+def scale_down_window_s(cooldown_s: float) -> float:
+    """How long replicas stay after the load that they were for: the autoscaler's stabilisation window."""
+    return min(cooldown_s, _LONGEST_STABILIZATION_S)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S
+from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S, scale_down_window_s
 from planning.traffic import HOURS_PER_MONTH, STEADY, Bursts
 
 
@@ -376,8 +376,8 @@ def _sleeping_month(
 
 
 def _window_hours(rule: ScalingRule) -> float:
-    """How long replicas stay after the load that they were for: the autoscaler's stabilisation window."""
-    return min(rule.cooldown_s, _LONGEST_WINDOW_S) / 3600 if rule.follows_load else 0.0
+    """The autoscaler's stabilisation window, where it follows the load."""
+    return scale_down_window_s(rule.cooldown_s) / 3600 if rule.follows_load else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +425,3 @@ _NEVER_IDLE = 30.0
 
 #: A difference in the chance to be awake that no longer matters.
 _SETTLED = 1e-9
-
-#: Most that Kubernetes takes for a stabilisation window (autoscaling/v2).
-_LONGEST_WINDOW_S = 3600

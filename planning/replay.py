@@ -31,22 +31,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc, betaincc, ndtri, pdtr, pdtrc
 
-from planning.cold_start import LOAD_WINDOW_S, ColdStart
+from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S, ColdStart, scale_down_window_s
 from planning.facts.traces import Trace
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int16]
 Lanes = npt.NDArray[np.int64]
 
-#: How often the horizontal pod autoscaler looks (kube-controller-manager's --horizontal-pod-autoscaler-sync-period).
-LOOK_S = 15
+LOOK_S = AUTOSCALER_LOOK_S
 _MINUTE_S = 60
 _LOOKS = _MINUTE_S // LOOK_S
 _LOOKS_PER_WEEK = 168 * 3600 // LOOK_S
 _WEEKS_PER_MONTH = 730 / 168
-
-#: Most that Kubernetes takes for a stabilisation window (autoscaling/v2).
-_LONGEST_WINDOW_S = 3600
 
 #: EC2's notice before it takes a spot instance back.
 _NOTICE_S = 120.0
@@ -396,7 +392,7 @@ class _Wishes:
         kept = np.where(deployment.is_open, deployment.working_hours, deployment.minimum)
         self._least = np.maximum(kept, 1).astype(np.int16)
         self.limit = deployment.maximum or np.iinfo(np.int16).max
-        self.window_s = min(deployment.cooldown_s, _LONGEST_WINDOW_S)
+        self.window_s = scale_down_window_s(deployment.cooldown_s)
         self._window = max(1, round(self.window_s / LOOK_S))
         self._tables: dict[float, tuple[int, npt.NDArray[np.float32]]] = {}
 

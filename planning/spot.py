@@ -88,7 +88,7 @@ def pool_price(
     interruptions, left = 0.0, 1.0
     for price, offering in _by_price(offerings, price_case) if spot else ():
         monthly = getattr(monthly_interruption(offering.interruption_class), interruption_case)
-        share = left * _with_capacity(offering, monthly)
+        share = left * capacity_chance(offering, monthly)
         left -= share
         mix.append(MixShare(offering.instance.name, "spot", share, price))
         interruptions += share * -math.log(1 - monthly) / HOURS_PER_MONTH
@@ -123,7 +123,10 @@ def _by_price(offerings: Iterable[Offering], case: Case) -> list[tuple[float, Of
     return sorted(priced, key=lambda pair: (pair[0], pair[1].instance.name))
 
 
-def _with_capacity(offering: Offering, monthly_interruption_share: float) -> float:
+def capacity_chance(offering: Offering, monthly_interruption_share: float) -> float:
+    """Probability that an offering has capacity: not to be taken back within a month, times the share of zones whose
+    spot price is below that of on-demand.
+    """
     zones, full = offering.zones, offering.zones_at_on_demand_price
     open_zones = 1 - full / zones if zones and full else 1.0
     return (1 - monthly_interruption_share) * open_zones

@@ -59,7 +59,7 @@ def tier_plans(
 
 def tier_router(demand: TierDemand, part: TierBill) -> RouterPlan:
     """The router that a tier's busiest ten minutes need."""
-    peak_rate = max(demand.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
+    peak_rate = max(part.search.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
     return router_plan(peak_rate, part.fleet.option.load.concurrency)
 
 

@@ -12,7 +12,7 @@ from planning.facts.traces import Trace
 from planning.fleet import Policy
 from planning.replay import Deployment, Offer, month_of, open_looks
 from planning.root_volume import root_volume
-from planning.spot import spot_usd_per_hour
+from planning.spot import capacity_chance, spot_usd_per_hour
 from planning.stack import Planned, plan_under
 from planning.traffic import HOURS_PER_MONTH, from_trace
 from settings import SECRET_KEYS
@@ -122,10 +122,8 @@ def _offers(pool: tuple[Offering, ...], policy: Policy, disk: float, on_demand: 
         if price is None:
             continue
         taken_back = monthly_interruption(offering.interruption_class).expected
-        # A zone whose spot price is that of on-demand has nothing to spare.
-        full = (offering.zones_at_on_demand_price or 0) / offering.zones if offering.zones else 0.0
         hazard = -math.log1p(-taken_back) / HOURS_PER_MONTH
-        offers.append(Offer(price + disk, (1 - taken_back) * (1 - full), hazard, on_demand=False))
+        offers.append(Offer(price + disk, capacity_chance(offering, taken_back), hazard, on_demand=False))
     offers.sort(key=lambda offer: offer.usd_per_hour)
     if policy.on_demand_fallback or not offers:
         return (*offers, on_demand)
