@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 UV := $(VENV)/.uv-$(UV_VERSION)
 PROGRAM := $(VENV)/.installed-program
 EVERYTHING := $(VENV)/.installed-everything
+EMULATORS := $(VENV)/emulators/.installed
 
 # Bytecode is kept, inside .venv: with it a preview starts three times faster.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
@@ -60,6 +61,8 @@ COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-vers
 lock: $(UV) ## write the requirements from pyproject.toml; versions stay as they are unless UPGRADE=1
 	@$(COMPILE) -o requirements.txt
 	@$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --group pyproject.toml:emulators --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -o requirements-emulators.txt
 
 clean: ## remove what these targets made, .venv included
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis manifests
@@ -85,3 +88,10 @@ $(EVERYTHING): requirements.txt requirements-dev.txt $(UV)
 	@echo "installing what the program and its tests need into $(VENV) (once)"
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements-dev.txt
 	@touch $@ $(PROGRAM)
+
+# AWS' emulators, in an environment of their own: they hold boto3 back to a version before the program's.
+$(EMULATORS): requirements-emulators.txt $(UV)
+	@echo "installing emulators of AWS into $(VENV)/emulators (once)"
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/emulators
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(VENV)/emulators/bin/python requirements-emulators.txt
+	@touch $@
