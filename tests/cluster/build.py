@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,29 +33,32 @@ class CannotBuild(Exception):
     """A part that the tests need cannot be had here."""
 
 
-@dataclass(frozen=True, slots=True)
 class Tools:
-    """The parts, built."""
+    """The parts, each built when it is first asked for and not there yet."""
 
-    directory: Path
+    def __init__(self) -> None:
+        self.directory = _cache() / _digest()
+        self.directory.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, name: str) -> Path:
-        """The binary called ``name``, or the directory of files that belong to a part."""
-        return self.directory / name
+        """Give the binary called ``name``, or the directory of files that belong to a part. Raises `CannotBuild`."""
+        target = self.directory / name
+        if not target.exists():
+            with _alone(self.directory / ".lock"):
+                if not target.exists():
+                    started = time.monotonic()
+                    print(f"building {name} …", file=sys.stderr, flush=True)
+                    _PARTS[name](target)
+                    print(f"built {name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        return target
 
 
-def tools() -> Tools:
-    """Build what is not built yet. Raises :class:`CannotBuild`."""
-    directory = _cache() / _digest()
-    directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory / ".lock"):
-        for name, make in _PARTS.items():
-            if not (directory / name).exists():
-                started = time.monotonic()
-                print(f"building {name} …", file=sys.stderr, flush=True)
-                make(directory / name)
-                print(f"built {name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return Tools(directory)
+def build_all() -> Path:
+    """Build what is not built yet; give the directory of all parts. Raises :class:`CannotBuild`."""
+    tools = Tools()
+    for name in _PARTS:
+        tools[name]
+    return tools.directory
 
 
 def _cache() -> Path:
@@ -182,6 +184,6 @@ _PARTS: Final[dict[str, Callable[[Path], None]]] = {
 
 if __name__ == "__main__":
     try:
-        print(tools().directory)
+        print(build_all())
     except CannotBuild as problem:
         sys.exit(str(problem))

@@ -6,7 +6,6 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.cluster import build
 from tests.cluster.build import Tools
 from tests.cluster.control_plane import ControlPlane, control_plane
 
@@ -20,8 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    """Give the binaries, built if need be."""
-    return build.tools()
+    """Give the binaries, each built when it is first needed and not there."""
+    return Tools()
 
 
 @pytest.fixture(scope="module")
