@@ -248,6 +248,15 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         "between 1 and 65535",
     ),
     Mistake(
+        "a load balancer past the Ingress",
+        "Service",
+        "fast-router",
+        ("spec", "type"),
+        "LoadBalancer",
+        Tier.API_SERVER,
+        "exceeded quota: no-second-way-in",
+    ),
+    Mistake(
         "other rights for a binding that exists",
         "RoleBinding",
         "fast-router",

@@ -177,6 +177,8 @@ _PARTS: Final[dict[str, Callable[[Path], None]]] = {
 if __name__ == "__main__":
     parts = Tools()
     try:
-        print("\n".join(str(parts[name]) for name in sys.argv[1:] or _PARTS))
+        paths = [parts[name] for name in sys.argv[1:] or _PARTS]
     except CannotBuild as problem:
         sys.exit(str(problem))
+    if sys.argv[1:]:
+        print("\n".join(map(str, paths)))
