@@ -86,7 +86,7 @@ def test_settings_are_frozen() -> None:
         ),
         ({"budget": {"monthlyUsd": 0}}, "frugal-llm:budget.monthlyUsd is 0: must be above 0"),
         ({"budget": {"notify": ["nobody"]}}, "frugal-llm:budget.notify[0] is 'nobody'"),
-        ({"network": {"vpcCidr": "10.0.0.0/8"}}, "must be a /16 to /20"),
+        ({"network": {"vpcCidr": "169.254.0.0/16"}}, "is a public block"),
         ({"network": {"vpcCidr": "8.8.0.0/16"}}, "is a public block"),
         ({"network": {"vpcCidr": "10.042.0.0/16"}}, "is no IPv4 block"),
         ({"network": {"apiEndpointCidrs": ["0.0.0.0/0"]}}, "opens the Kubernetes API to everybody"),
