@@ -93,7 +93,7 @@ def test_settings_are_frozen() -> None:
         ({"network": {"apiEndpointCidrs": ["128.0.0.0/1"]}}, "opens the Kubernetes API to everybody"),
         (
             {"network": {"apiEndpointCidrs": ["203.0.113.0/24", "10.1.0.0/16"]}},
-            "frugal-llm:network.apiEndpointCidrs[1] is '10.1.0.0/16': is a private block, which the API's public endpoint",
+            "frugal-llm:network.apiEndpointCidrs[1] is '10.1.0.0/16': is a private block, which the API's public",
         ),
         ({"network": {"vpcId": "my-vpc"}}, "for example vpc-0123456789abcdef0"),
         ({"access": {"accountId": "1234"}}, "the 12 digits in quotes"),
