@@ -34,7 +34,7 @@ def cluster_problems(settings: StackSettings) -> list[Problem]:
         reasons.append("its support on EKS is not known here")
     missing = [name for name in ADDONS if name not in addon_versions(version)]
     if missing and not reasons:
-        reasons.append(f"no version is pinned for it of the add-on{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        reasons.append(f"no version is pinned for it of {', '.join(missing)}")
     nearest = min(runnable_versions(), key=lambda known: abs(minor(known) - minor(version)))
     limit = f"this program cannot run it: {'; '.join(reasons)}"
     path = f"{NAMESPACE}:cluster.kubernetesVersion"

@@ -9,10 +9,9 @@ from functools import cache
 from types import MappingProxyType
 
 from planning.facts.table import DATA, InvalidCell, Row, UnknownFact, read_table
-from settings import Cluster
 
-KUBERNETES_VERSION = Cluster().kubernetes_version
-"""The version of a stack that names none."""
+KUBERNETES_VERSION = "1.36"
+"""The newest that runs, and that of a stack which names none."""
 
 ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent", "aws-ebs-csi-driver", "metrics-server")
 """What every cluster of this program needs."""

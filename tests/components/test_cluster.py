@@ -14,7 +14,9 @@ import pulumi
 import pulumi_eks as eks_sdk
 import pytest
 
+from components import versions
 from components.cluster import Cluster, ClusterArgs
+from planning.facts.eks_versions import controllers
 from planning.plan import ClusterPlan, CpuArchitecture, SystemNodesPlan
 from tests.components.building import CLUSTER, CLUSTER_PLAN, REGION, SYSTEM_NODES, TAGS, stand_in
 from tests.harness import (
@@ -177,6 +179,13 @@ def test_every_add_on_is_installed_once_by_us_at_its_pin(private: Recording) -> 
     installed = {found.inputs["addonName"]: found.inputs["addonVersion"] for found in private.of_type(ADDON)}
     assert len(private.of_type(ADDON)) == len(installed) == 6
     assert installed == CLUSTER_PLAN.addon_versions
+
+
+def test_what_controllers_support_is_known_of_the_versions_that_are_installed() -> None:
+    installed = {"Karpenter": versions.KARPENTER.version, "KEDA": versions.KEDA.version}
+    assert {each.controller: each.version for each in controllers()} == {
+        name: version.rpartition(".")[0] for name, version in installed.items()
+    }, "another minor version of a controller needs its range of Kubernetes versions looked up"
 
 
 def test_network_policies_are_enforced(private: Recording) -> None:

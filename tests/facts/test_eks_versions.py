@@ -15,6 +15,7 @@ from planning.facts.eks_versions import (
     runnable_versions,
 )
 from planning.facts.table import UnknownFact
+from settings import Cluster
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ def test_a_controller_supports_the_versions_of_its_documentation_and_no_more() -
 
 def test_the_versions_that_run_are_those_that_have_every_add_on_and_every_controller() -> None:
     assert runnable_versions() == ("1.35", "1.36")
+    assert KUBERNETES_VERSION == runnable_versions()[-1] == Cluster().kubernetes_version, "the default is the newest"
     for version in runnable_versions():
         assert set(addon_versions(version)) == set(ADDONS)
         assert all(pinned.startswith("v") and "-eksbuild." in pinned for pinned in addon_versions(version).values())

@@ -48,7 +48,7 @@ def items(today: date | None = None, **config: Any) -> dict[str, float]:
     [
         ("1.33", ["KEDA 2.21 supports 1.34 to 1.36", 'the nearest that works is "1.35"']),
         ("1.37", ["Karpenter 1.14 supports 1.29 to 1.36", "KEDA 2.21", 'the nearest that works is "1.36"']),
-        ("1.34", ["no version is pinned for it of the add-ons vpc-cni, kube-proxy", '"1.35"']),
+        ("1.34", ["no version is pinned for it of vpc-cni, kube-proxy", '"1.35"']),
         ("1.99", ["its support on EKS is not known here", '"1.36"']),
     ],
 )

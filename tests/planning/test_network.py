@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from planning.network import address_problem, network_plan, network_problems, service_cidr
-from settings import Network
+from planning.stack import plan_config
+from settings import ConfigurationError, Network
+from tests.test_settings import tier
 
 REGION = "us-east-1"
 OWN_VPC: dict[str, Any] = {
@@ -117,3 +119,12 @@ def test_a_vpc_holds_as_many_nodes_as_its_private_subnets_have_addresses_for_two
     assert largest is not None
     assert "no VPC is larger than a /16" in largest.way_out
     assert address_problem(network_plan(REGION, Network.model_validate(OWN_VPC)), 10_000) is None, "sizes are not known"
+
+
+def test_a_plan_whose_nodes_do_not_fit_its_vpc_is_refused_before_the_first_resource() -> None:
+    config = {"tiers": [tier(minReplicas=40)], "network": {"vpcCidr": "10.42.0.0/20"}}
+    with pytest.raises(
+        ConfigurationError, match=r"network\.vpcCidr is '10\.42\.0\.0/20': the private subnets hold 3,057"
+    ):
+        plan_config(REGION, config)
+    assert plan_config(REGION, {**config, "network": {"vpcCidr": "10.42.0.0/18"}})
