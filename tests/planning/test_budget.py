@@ -163,7 +163,7 @@ def test_a_warned_budget_says_the_same_line_by_line_and_plans() -> None:
     plan = planned("prod", {"monthlyUsd": 2300, "whenExceeded": "warn"})
     (warning,) = [warning for warning in plan.warnings if warning.startswith("over budget")]
     assert "tiers[1].minReplicas: 1" in warning
-    message = refusal("prod", {"monthlyUsd": 2270})
+    message = refusal("prod", {"monthlyUsd": 2300})
     assert warning.removeprefix("over budget: ") in message
 
 
