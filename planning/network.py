@@ -22,6 +22,9 @@ _SERVICE_BLOCKS = ("172.20.0.0/16", "10.100.0.0/16")
 #: host" for what lies behind it.
 _DOCKER_BRIDGE = ipaddress.IPv4Network("172.17.0.0/16")
 
+#: Overlaps nothing of AWS' or Kubernetes'.
+_FREE_BLOCK = ipaddress.IPv4Network("10.42.0.0/16")
+
 #: Prefix lengths. AWS allows no VPC above /16; below /20 a quarter has no room for pods. A VPC of one's own must hold
 #: two subnets of /27, the least in which AWS puts a load balancer.
 _OWN_BLOCK, _EXISTING_BLOCK = (16, 20), (16, 26)
@@ -92,11 +95,12 @@ def _block_problems(settings: Network) -> list[Problem]:
     if not shortest <= vpc.prefixlen <= longest:
         why = "AWS allows no VPC above /16, and pods take their addresses from it"
         near = ipaddress.IPv4Network((vpc.network_address, max(shortest, min(longest, vpc.prefixlen))), strict=False)
+        near = _FREE_BLOCK if near.overlaps(_DOCKER_BRIDGE) else near
         limit = f"must be a /{shortest} to /{longest}: {why}"
         problems.append(Problem(path, settings.vpc_cidr, limit, f"the nearest that works is {near}"))
     if vpc.overlaps(_DOCKER_BRIDGE):
         limit = f"overlaps {_DOCKER_BRIDGE}, the bridge of Docker on a node, behind which nothing is reached"
-        problems.append(Problem(path, settings.vpc_cidr, limit, "choose another block, for example 10.42.0.0/16"))
+        problems.append(Problem(path, settings.vpc_cidr, limit, f"choose another block, for example {_FREE_BLOCK}"))
     return problems
 
 

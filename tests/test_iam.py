@@ -42,17 +42,18 @@ ON_EVERY_RESOURCE = {
     "WriteBucketsOfOwnAccount": "of the S3 gateway endpoint, a second fence: bound to buckets of the own account",
 }
 
+_SPLIT = (
+    "Karpenter's template splits what RunInstances and CreateFleet need over three statements, each with the resources "
+    "that its own condition is about; a call needs all of them"
+)
 #: What the linter says of a statement and is wrong or old: (issue, Sid) and why.
 KNOWN_FINDINGS = {
-    ("RESOURCE_MISMATCH", "AllowScopedEC2InstanceAccessActions"): "Karpenter splits what RunInstances needs over three",
-    ("RESOURCE_MISMATCH", "AllowScopedEC2LaunchTemplateAccessActions"): "statements: each gives the resources that its",
-    ("RESOURCE_MISMATCH", "AllowScopedEC2InstanceActionsWithTags"): "own condition is about, and all must allow a call",
+    ("RESOURCE_MISMATCH", "AllowScopedEC2InstanceAccessActions"): _SPLIT,
+    ("RESOURCE_MISMATCH", "AllowScopedEC2LaunchTemplateAccessActions"): _SPLIT,
+    ("RESOURCE_MISMATCH", "AllowScopedEC2InstanceActionsWithTags"): _SPLIT,
     ("RESOURCE_MISMATCH", "AllowSSMReadActions"): "AWS' public parameters have no account in their ARN",
-    (
-        "UNKNOWN_ACTION",
-        "ChangeOwnLoadBalancers",
-    ): "elasticloadbalancing:ModifyIpPools is of 2025, the linter's data older",
-    ("UNKNOWN_CONDITION_FOR_ACTION", "TagNewLoadBalancers"): "elasticloadbalancing:CreateAction is newer than the data",
+    ("UNKNOWN_ACTION", "ChangeOwnLoadBalancers"): "elasticloadbalancing:ModifyIpPools is newer than the linter's data",
+    ("UNKNOWN_CONDITION_FOR_ACTION", "TagNewLoadBalancers"): "so is the condition elasticloadbalancing:CreateAction",
 }
 
 #: Who may take a role, and how.

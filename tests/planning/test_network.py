@@ -60,6 +60,11 @@ def test_services_take_the_one_of_eks_two_blocks_that_the_vpc_does_not(vpc: str,
             "take their addresses from it; the nearest that works is 10.0.0.0/16",
         ),
         ({"vpcCidr": "10.42.7.0/24"}, "the nearest that works is 10.42.0.0/20"),
+        (
+            {"vpcCidr": "172.17.32.0/24"},
+            "must be a /16 to /20: AWS allows no VPC above /16, and pods take their addresses "
+            "from it; the nearest that works is 10.42.0.0/16",
+        ),
         ({"vpcCidr": "172.17.32.0/20"}, "is '172.17.32.0/20': overlaps 172.17.0.0/16, the bridge of Docker"),
         ({"zones": ["us-east-1a"]}, "need 2 different zones"),
         ({"zones": ["eu-west-1a", "us-east-1b"]}, "network.zones[0] is 'eu-west-1a': is no zone of us-east-1"),
