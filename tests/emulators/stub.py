@@ -38,6 +38,14 @@ class Account:
         }
     )
     """Minor version to status, end of standard and end of extended support."""
+    linked_roles: tuple[str, ...] = (
+        "spot.amazonaws.com",
+        "eks.amazonaws.com",
+        "eks-nodegroup.amazonaws.com",
+        "autoscaling.amazonaws.com",
+        "elasticloadbalancing.amazonaws.com",
+    )
+    """Services whose service-linked role is there."""
     cost_tag_active: bool = True
     models: Mapping[str, ModelAccess] | None = None
     """By Hugging Face repository, what a token opens; None: every model is open. One that is left out is not there."""
