@@ -43,10 +43,10 @@ def model_access(repository: str, token: str) -> ModelAccess:
 
 def _get(path: str, token: str) -> tuple[int, str]:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    request = urllib.request.Request(f"{endpoint}/{path}", headers={"User-Agent": "frugal-llm"})
-    if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
+        request = urllib.request.Request(f"{endpoint}/{path}", headers={"User-Agent": "frugal-llm"})
+        if token:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             return int(answer.status), answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
