@@ -22,7 +22,7 @@ from planning.facts.table import InvalidTable
 from planning.stackfile import StackFileError, read_stack, stack_path
 from preflight import leftovers
 from preflight.aws import Account
-from preflight.beside import ask
+from preflight.beside import ask, waiting_for
 from preflight.questions import Stack, checks_of
 from preflight.rows import NotAnswered, exit_code
 from preflight.table import show
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _preflight(options: argparse.Namespace) -> int:
     file = read_stack(stack_path(options.stack))
     settings, plan = planned(file)
-    with contextlib.redirect_stdout(sys.stderr):
+    with waiting_for("the program's resources"), contextlib.redirect_stdout(sys.stderr):
         recording = run_program(
             _PROGRAM, file.project, file.stack_name, file.engine_config(), file.secret_keys, preview=True
         )
@@ -71,7 +71,8 @@ def _leftovers(options: argparse.Namespace) -> int:
     file = read_stack(stack_path(options.stack))
     if not file.region:
         raise StackFileError(f"{file.path}: aws:region is not set; leftovers are looked for in one region")
-    left = leftovers.read(Account(file.region), file.stack_name, file.region, datetime.now(UTC))
+    with waiting_for("AWS"):
+        left = leftovers.read(Account(file.region), file.stack_name, file.region, datetime.now(UTC))
     if options.json:
         print(json.dumps({"stack": file.stack_name, "region": file.region, **leftovers.as_data(left)}, indent=2))
     else:

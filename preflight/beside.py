@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 
 from preflight.questions import Check
 from preflight.rows import NotAnswered, Row
@@ -52,7 +53,22 @@ def _rows(check: Check, future: Future[Sequence[Row]], limit_s: float) -> Sequen
     except NotAnswered as error:
         # Without credentials nothing that follows would work either.
         verdict = "fail" if check.name == "credentials" else "unknown"
-        return [Row(check.name, check.wanted, "not checked", verdict, str(error))]
+        reason, _, way_out = str(error).partition("; ")
+        return [Row(check.name, check.wanted, f"not checked: {reason}", verdict, way_out)]
+
+
+@contextmanager
+def waiting_for(what: str) -> Generator[None]:
+    """Say on the terminal what is waited for, when it takes longer than two seconds."""
+    progress = Progress()
+    timer = threading.Timer(_QUIET_S + 0.1, progress, [what])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        progress.clear()
 
 
 class Progress:

@@ -53,6 +53,6 @@ def _get(path: str, token: str) -> tuple[int, str]:
         return error.code, error.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise NotAnswered(f"{endpoint} cannot be reached ({reason})") from None
+        raise NotAnswered(f"{endpoint} cannot be reached ({reason}); check from where it can be") from None
     except ValueError:  # its message would show the header, and with it the token
         raise NotAnswered("HF_ENDPOINT is no address, or HF_TOKEN holds characters that no token has") from None

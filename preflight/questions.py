@@ -123,7 +123,14 @@ def _linked_roles(stack: Stack, aws: Aws) -> list[Row]:
 
 
 def _quota(stack: Stack, aws: Aws, wanted: QuotaWanted) -> list[Row]:
-    answer = one(aws, "servicequotas:GetServiceQuota", ServiceCode=wanted.quota.service, QuotaCode=wanted.quota.code)
+    named = {"ServiceCode": wanted.quota.service, "QuotaCode": wanted.quota.code}
+    try:
+        answer = one(aws, "servicequotas:GetServiceQuota", **named)
+    except NotAnswered as error:
+        if "NoSuchResourceException" not in str(error):
+            raise
+        # Never changed in this account, so that AWS' default holds.
+        answer = one(aws, "servicequotas:GetAWSDefaultServiceQuota", **named)
     try:
         in_use = _in_use(stack, aws, wanted)
     except NotAnswered:

@@ -25,7 +25,10 @@ class Row:
 
 
 class NotAnswered(Exception):
-    """A question that AWS or Hugging Face did not answer: the reason, which names the permission that is missing."""
+    """A question that AWS or Hugging Face did not answer.
+
+    The message is the reason, which names the permission that is missing, a semicolon, and the way out.
+    """
 
 
 def exit_code(rows: Iterable[Row]) -> int:

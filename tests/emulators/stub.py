@@ -169,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = path.removesuffix("/auth-check")
         access = "open" if self.account.models is None else self.account.models.get(repository)
         token = self.headers.get("Authorization", "").startswith("Bearer ")
-        if access is None:
+        if token and not self.headers["Authorization"].startswith("Bearer hf_"):
+            self._send(*_json({"error": "Invalid credentials in Authorization header"}, 401))
+        elif access is None:
             self._send(*_json({"error": "Repository not found"}, 404 if token else 401))
         elif path.endswith("/auth-check"):
             status = 200 if access == "open" or (access == "accepted" and token) else (403 if token else 401)

@@ -228,7 +228,8 @@ def test_the_simulation_asks_of_the_role_with_its_path_and_not_of_the_session(pr
     rows_of(prod, iam_SimulatePrincipalPolicy=simulated)
     assert set(asked) == {"arn:aws:iam::111122223333:role/ops/deployer"}
     root = {"Account": "111122223333", "Arn": "arn:aws:iam::111122223333:root"}
-    assert "root user" in named(rows_of(prod, sts_GetCallerIdentity=root), "permissions").fix
+    row = named(rows_of(prod, sts_GetCallerIdentity=root), "permissions")
+    assert (row.found, row.fix) == ("not checked: IAM does not simulate the root user", "use a role")
 
 
 def test_a_missing_permission_is_a_row_that_names_it_and_fails_nothing(prod: Stack) -> None:
@@ -237,7 +238,7 @@ def test_a_missing_permission_is_a_row_that_names_it_and_fails_nothing(prod: Sta
         rows = rows_of(prod, **{action: NotAnswered(f"the AWS credentials lack the permission {action}")})
         unknown = [row for row in rows if row.verdict == "unknown"]
         assert unknown, action
-        assert all(action in row.fix for row in unknown)
+        assert all(action in row.found for row in unknown)
         assert exit_code(rows) == 0
 
 
@@ -251,6 +252,18 @@ def test_where_ec2_does_not_say_what_is_in_use_the_quota_alone_is_judged(prod: S
     rows = rows_of(prod, ec2_DescribeInstances=NotAnswered("lack the permission ec2:DescribeInstances"))
     row = named(rows, f"quota: {GPU_ON_DEMAND.name}")
     assert (row.verdict, row.found) == ("ok", "1000; what is in use is not known")
+
+
+def test_a_quota_that_was_never_changed_has_aws_default(prod: Stack) -> None:
+    rows = rows_of(
+        prod,
+        servicequotas_GetServiceQuota=NotAnswered(
+            "servicequotas:GetServiceQuota failed (NoSuchResourceException: none)"
+        ),
+        servicequotas_GetAWSDefaultServiceQuota={"Quota": {"Value": 5.0}},
+    )
+    row = named(rows, "quota: VPCs per Region")
+    assert (row.verdict, row.found) == ("ok", "5, none in use")
 
 
 def test_nat_gateways_are_counted_in_the_fullest_zone(prod: Stack) -> None:

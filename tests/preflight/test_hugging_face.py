@@ -32,6 +32,7 @@ def test_open_gated_and_missing_models_are_told_apart(monkeypatch: pytest.Monkey
         assert model_access("org/mine", "hf_x") == "accepted"
         assert model_access("org/theirs", "hf_x") == "refused"
         assert model_access("org/mine", "") == "token missing"
+        assert model_access("org/open", "not-a-token") == "token invalid"
         assert model_access("org/nothing", "") == model_access("org/nothing", "hf_x") == "not found"
 
 

@@ -17,6 +17,7 @@ from preflight import leftovers, questions
 from preflight.beside import ask
 from preflight.permissions import _ACTIONS, actions_of, simulated_principal
 from preflight.questions import checks_of
+from preflight.rows import NotAnswered
 from tests import harness
 from tests.preflight.accounts import GivenAws, everything_there, stack_of
 
@@ -74,7 +75,9 @@ def test_the_policy_of_the_docs_allows_exactly_what_the_commands_call(monkeypatc
 
     monkeypatch.setattr(questions, "model_access", access)
     stack = stack_of("prod")
-    before = GivenAws(everything_there(stack))
+    never_changed = NotAnswered("servicequotas:GetServiceQuota failed (NoSuchResourceException: none)")
+    defaults = {"servicequotas:GetAWSDefaultServiceQuota": {"Quota": {"Value": 5.0}}}
+    before = GivenAws({**everything_there(stack), "servicequotas:GetServiceQuota": never_changed, **defaults})
     ask(checks_of(stack, before))
     arns = [
         "arn:aws:kms:us-east-1:111122223333:key/abc",
