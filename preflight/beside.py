@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -82,7 +83,8 @@ class Progress:
         """Show what is waited for; nothing for an empty text."""
         if text and sys.stderr.isatty() and time.monotonic() - self._started > _QUIET_S:
             self._shown = True
-            print(f"\r\x1b[Kwaiting for {text}"[:100], end="", file=sys.stderr, flush=True)
+            line = f"waiting for {text}"[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the line."""

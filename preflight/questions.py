@@ -60,10 +60,12 @@ class Check:
     wanted: str
     rows: Callable[[], Sequence[Row]]
     """Raises ``NotAnswered``."""
+    of_aws: bool = True
+    """It has nothing to say without credentials."""
 
 
 def checks_of(stack: Stack, aws: Aws) -> list[Check]:
-    """Every check of a stack."""
+    """Every check of a stack; of AWS only that of the credentials, when nobody is signed in."""
     wanted = [*vcpu_quotas(stack.plan), *network_quotas(stack.plan, stack.recording)]
     found = [
         Check("credentials", "credentials", partial(_identity, stack, aws)),
@@ -74,17 +76,30 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
             for each in wanted
         ),
         Check("offerings", "a type of each pool in each zone", partial(_offerings, stack, aws)),
-        Check("EKS version", f"{KUBERNETES_VERSION} in standard support", partial(_eks_version, stack, aws)),
+        Check(
+            "EKS version", f"{KUBERNETES_VERSION} in standard support", partial(_eks_version, stack, aws), of_aws=False
+        ),
         Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
         Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
-        Check("budget alarm", "a budget", partial(_budget, stack)),
+        Check("budget alarm", "a budget", partial(_budget, stack), of_aws=False),
     ]
     tiers: defaultdict[str, list[str]] = defaultdict(list)
     for tier in stack.plan.tiers:
         tiers[tier.checkpoint.repository].append(f"tier {tier.name}")
     for repository, names in tiers.items():
-        found.append(Check(f"model: {repository}", "readable", partial(_model, stack, repository, names)))
-    return found
+        model = partial(_model, stack, repository, names)
+        found.append(Check(f"model: {repository}", "readable", model, of_aws=False))
+    if _signed_in(aws):
+        return found
+    return [check for check in found if check.name == "credentials" or not check.of_aws]
+
+
+def _signed_in(aws: Aws) -> bool:
+    try:
+        one(aws, "sts:GetCallerIdentity")
+    except NotAnswered:
+        return False
+    return True
 
 
 def _identity(stack: Stack, aws: Aws) -> list[Row]:

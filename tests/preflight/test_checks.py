@@ -242,9 +242,11 @@ def test_a_missing_permission_is_a_row_that_names_it_and_fails_nothing(prod: Sta
         assert exit_code(rows) == 0
 
 
-def test_without_credentials_the_run_fails(prod: Stack) -> None:
+def test_without_credentials_the_run_fails_once_and_what_needs_none_is_checked(prod: Stack) -> None:
     rows = rows_of(prod, sts_GetCallerIdentity=NotAnswered("no AWS credentials; set AWS_PROFILE"))
     assert named(rows, "credentials").verdict == "fail"
+    assert named(rows, "credentials").fix == "set AWS_PROFILE"
+    assert {row.check.partition(":")[0] for row in rows} == {"credentials", "EKS version", "budget alarm", "model"}
     assert exit_code(rows) == 1
 
 
