@@ -158,7 +158,7 @@ def eks_version_row(
     """
     standard, extended = (f"${usd:.2f}/h, ${usd * _HOURS:,.0f} a month" for usd in prices_usd_per_hour)
     check, wanted = "EKS version", f"{version} in standard support ({standard})"
-    newer = "a release of frugal-llm with a newer version, or an upgrade of its KUBERNETES_VERSION"
+    newer = "raise KUBERNETES_VERSION in planning/facts/eks_versions.py, to one that Karpenter and KEDA support too"
     if support is None:
         others = ", ".join(sorted(known)) or "none"
         return Row(check, wanted, f"{version} is not offered; offered are {others} ({source})", "fail", newer)

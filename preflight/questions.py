@@ -221,7 +221,7 @@ def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
         source = f"by the calendar kept here: {error}"
         row = checks.eks_version_row(KUBERNETES_VERSION, support, (), stack.today, (prices[0], prices[1]), source)
         return [row]
-    versions = {entry["clusterVersion"]: entry for entry in found}
+    versions = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
     mine = versions.get(KUBERNETES_VERSION)
     support = (
         EksVersion(

@@ -163,6 +163,15 @@ def test_a_kubernetes_version_out_of_support_fails_and_an_extended_one_tells_its
     assert (missing.verdict, missing.found) == ("fail", "1.29 is not offered; offered are 1.35, 1.36 (as EKS says)")
 
 
+def test_a_version_that_eks_lists_as_unsupported_is_not_offered(prod: Stack) -> None:
+    versions = [
+        {"clusterVersion": "1.36", "versionStatus": "UNSUPPORTED"},
+        {"clusterVersion": "1.38", "versionStatus": "STANDARD_SUPPORT"},
+    ]
+    row = named(rows_of(prod, eks_DescribeClusterVersions={"clusterVersions": versions}), "EKS version")
+    assert (row.verdict, row.found) == ("fail", "1.36 is not offered; offered are 1.38 (as EKS says)")
+
+
 def test_without_the_permission_the_calendar_kept_here_judges_the_kubernetes_version(prod: Stack) -> None:
     reason = NotAnswered("the AWS credentials lack the permission eks:DescribeClusterVersions; allow it on resource *")
     row = named(rows_of(prod, eks_DescribeClusterVersions=reason), "EKS version")
