@@ -40,12 +40,12 @@ observability = Observability("observability", ObservabilityArgs(
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
     gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
-    device_plugin=settings.capacity.ami_alias.startswith("al2023")), in_cluster)
+    device_plugin=not plan.node_image.brings_device_plugin), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(
     cluster_name=cluster.name, region=region, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
-    ami_alias=settings.capacity.ami_alias, tags=tags), pulumi.ResourceOptions.merge(
+    image=plan.node_image, tags=tags), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
     for pool in plan.node_pools}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from planning.facts.node_images import NodeImage
+
 Engine = Literal["vllm", "llama.cpp"]
 CapacityType = Literal["spot", "on-demand"]
 CpuArchitecture = Literal["amd64", "arm64"]
@@ -392,6 +394,8 @@ class Plan:
     default_tier: str
     routing_header: str
     node_pools: tuple[NodePoolPlan, ...]
+    node_image: NodeImage
+    """Of the nodes of all pools."""
     system_nodes: SystemNodesPlan
     network: NetworkPlan
     schedule: SchedulePlan | None

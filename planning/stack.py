@@ -12,9 +12,16 @@ from planning.advice import advice, with_api
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.budget import over_budget
 from planning.cautions import stack_warnings
-from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
+from planning.demands import (
+    capacity_problems,
+    node_image_problems,
+    region_problems,
+    tier_demand,
+    usable_offerings,
+)
 from planning.details import Details, details
 from planning.facts.instances import Offering
+from planning.facts.node_images import NodeImage
 from planning.fixed import (
     BYTES_PER_INPUT_TOKEN,
     BYTES_PER_OUTPUT_TOKEN,
@@ -167,6 +174,7 @@ class _Stack:
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
         problems += capacity_problems(settings.capacity)
+        problems += node_image_problems(settings)
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
         problems += zone_problems(settings.region, settings.network, least_zones)
         working = open_hours(settings.schedule.working_hours)
@@ -222,6 +230,7 @@ class _Stack:
             default_tier=self.settings.default_tier,
             routing_header=self.settings.routing.header,
             node_pools=pools,
+            node_image=NodeImage.of(self.settings.capacity.ami_alias),
             system_nodes=nodes,
             network=network,
             schedule=self._schedule(),
