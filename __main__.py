@@ -57,15 +57,15 @@ weights = ModelWeights("weights", ModelWeightsArgs(
     hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
 tiers = [ServedTier(tier.name, ServedTierArgs(
-    tier=tier, schedule=plan.schedule, region=region, vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace,
-    bucket=weights.bucket_name, api_key=serving.has_api_key, prometheus=observability.release,
-    prometheus_url=observability.prometheus_url, keda=controllers.keda), pulumi.ResourceOptions.merge(
+    tier=tier, schedule=plan.schedule, region=region, node_image=plan.node_image, vpc_cidr=plan.network.vpc_cidr,
+    namespace=serving.namespace, bucket=weights.bucket_name, api_key=serving.has_api_key, keda=controllers.keda,
+    prometheus=observability.release, prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
     for tier in plan.tiers]
 ingress = TierIngress("ingress", TierIngressArgs(
     tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header,
     scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn,
-    host=settings.network.host, namespace=serving.namespace, routers=[tier.router.service for tier in tiers],
+    host=settings.network.host, namespace=serving.namespace, served=tiers,
     load_balancer_controller=controllers.load_balancer_controller), in_cluster)
 if settings.budget.monthly_usd:
     BudgetAlarm("budget", BudgetAlarmArgs(

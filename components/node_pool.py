@@ -9,7 +9,7 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.names import GPU_RESOURCE, POOL_LABEL
+from components.names import GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
 from planning.facts.node_images import Family, NodeImage
 from planning.plan import NodePoolPlan
 
@@ -141,7 +141,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
         # A node has the GPUs of one replica: never two replicas on a larger node that empties late, and never a type
         # whose GPU is a fraction, which counts 0 and offers no GPU to pods.
         requirements.append(_one_of("karpenter.k8s.aws/instance-gpu-count", (str(pool.gpu_count),)))
-    labels = {POOL_LABEL: pool.name}
+    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image.label}
     if gpus and not args.image.brings_device_plugin:
         # The device plugin's chart goes where it finds this.
         labels[f"{GPU_RESOURCE}.present"] = "true"
@@ -168,7 +168,8 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
             # Consolidating nodes in use would kill replicas to save cents: on-demand back to spot, large to small.
             "consolidationPolicy": "WhenEmpty",
             "consolidateAfter": f"{pool.consolidate_after_s}s",
-            # Empty nodes go all at once: each costs money and serves nobody. A new image is rolled out one by one.
+            # Empty nodes go all at once: each costs money and serves nobody. Nodes that drift for another reason than
+            # their image go one by one, the next one there before.
             "budgets": [{"nodes": "100%", "reasons": ["Empty"]}, {"nodes": "1", "reasons": ["Drifted"]}],
         },
     }

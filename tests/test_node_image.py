@@ -76,5 +76,6 @@ def test_the_operating_system_changes_the_nodes_and_nothing_else(stack: str) -> 
     assert changed == {
         "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass",
         "kubernetes:karpenter.sh/v1:NodePool",
+        "kubernetes:apps/v1:Deployment",  # its pods select the image
         "kubernetes:helm.sh/v3:Release",  # the device plugin
     }

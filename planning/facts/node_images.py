@@ -46,6 +46,11 @@ class NodeImage:
         return f"{self.family}@v{'.'.join(map(str, self.release))}"
 
     @property
+    def label(self) -> str:
+        """The alias as the value of a Kubernetes label."""
+        return self.alias.replace("@", "-")
+
+    @property
     def brings_device_plugin(self) -> bool:
         """Whether GPUs are offered to pods without the device plugin's chart; a second plugin would double them."""
         return self.family == "bottlerocket"

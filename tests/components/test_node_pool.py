@@ -112,9 +112,13 @@ def test_only_pods_of_the_pool_land_on_its_cpu_nodes(cpu: Recording) -> None:
 def test_pods_find_their_pool_and_the_device_plugin_its_gpus_by_label(gpu: Recording, cpu: Recording) -> None:
     assert node_pool(gpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
+        "frugal-llm/node-image": "al2023-v20260714",
         "nvidia.com/gpu.present": "true",
     }
-    assert node_pool(cpu)["template"]["metadata"]["labels"] == {"frugal-llm/pool": "cpu"}
+    assert node_pool(cpu)["template"]["metadata"]["labels"] == {
+        "frugal-llm/pool": "cpu",
+        "frugal-llm/node-image": "al2023-v20260714",
+    }
 
 
 def test_the_budget_bounds_gpus_and_processors(gpu: Recording) -> None:
@@ -195,9 +199,10 @@ def test_bottlerocket_has_its_two_volumes_its_own_device_plugin_and_no_node_conf
         {"deviceName": "/dev/xvdb", "ebs": volume("60Gi", 125)},
     ]
     assert node_class(recording)["instanceStorePolicy"] == "RAID0"
-    assert node_pool(recording)["template"]["metadata"]["labels"] == {"frugal-llm/pool": "gpu-1"}, (
-        "the label would draw a second device plugin, which offers every GPU twice"
-    )
+    assert node_pool(recording)["template"]["metadata"]["labels"] == {
+        "frugal-llm/pool": "gpu-1",
+        "frugal-llm/node-image": "bottlerocket-v1.62.1",
+    }, "the label would draw a second device plugin, which offers every GPU twice"
 
 
 def test_bottlerocket_unpacks_image_layers_in_parallel_from_the_release_that_can() -> None:
