@@ -64,6 +64,7 @@ AWS: Final[Mapping[str, tuple[str, ...]]] = {
     "eks/accessEntry:AccessEntry": ("clusterName", "principalArn", "type"),
     "eks/accessPolicyAssociation:AccessPolicyAssociation": ("accessScope", "clusterName", "policyArn", "principalArn"),
     "eks/addon:Addon": ("addonName", "clusterName"),
+    "eks/cluster:Cluster": ("bootstrapSelfManagedAddons", "name", "roleArn"),
     "eks/nodeGroup:NodeGroup": (
         "amiType",
         "capacityType",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.change.replacement import physical_name
+
 CLUSTER: Final = "aws:eks/cluster:Cluster"
 REMOTE_CLUSTER: Final = "eks:index:Cluster"
 NODE_GROUP: Final = "aws:eks/nodeGroup:NodeGroup"
@@ -103,6 +105,9 @@ class World:
                 and not self._having(kind, lambda one, id_=wanted: one.id == id_)
             ):
                 raise Refused(f"Invalid{key[0].upper()}{key[1:]}.NotFound: {wanted}")
+        name = physical_name(thing.type, thing.inputs)
+        if name is not None and any(physical_name(one.type, one.inputs) == name for one in self._all(thing.type)):
+            raise Refused(f"AlreadyExists: {'/'.join(name)}")
         self.put(thing)
 
     def put(self, thing: Thing) -> None:
