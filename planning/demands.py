@@ -249,5 +249,6 @@ def _gpu_problems(tier: TierSettings, path: str, offered: Sequence[Offering]) ->
         elif here and name not in here:
             least = gpus()[name].least_driver
             limit = f"needs NVIDIA driver {least} on the nodes" if least else "is not offered in this region"
-            problems.append(Problem(f"{path}.gpus[{position}]", name, limit, f"choose from {', '.join(here)}"))
+            way_out = f"{'choose from' if least else 'it has'} {', '.join(here)}"
+            problems.append(Problem(f"{path}.gpus[{position}]", name, limit, way_out))
     return problems
