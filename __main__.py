@@ -41,12 +41,12 @@ observability = Observability("observability", ObservabilityArgs(
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
     gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
-    device_plugin=settings.capacity.ami_alias.startswith("al2023")), in_cluster)
+    device_plugin=not plan.node_image.brings_device_plugin), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
-    ami_alias=settings.capacity.ami_alias, tags=tags), pulumi.ResourceOptions.merge(
+    image=plan.node_image, tags=tags), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
     for pool in plan.node_pools}
 
@@ -59,15 +59,15 @@ weights = ModelWeights("weights", ModelWeightsArgs(
     hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
 tiers = [ServedTier(tier.name, ServedTierArgs(
-    tier=tier, schedule=plan.schedule, region=region, vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace,
-    bucket=weights.bucket_name, api_key=serving.has_api_key, prometheus=observability.release,
-    prometheus_url=observability.prometheus_url, keda=controllers.keda), pulumi.ResourceOptions.merge(
+    tier=tier, schedule=plan.schedule, region=region, node_image=plan.node_image, vpc_cidr=plan.network.vpc_cidr,
+    namespace=serving.namespace, bucket=weights.bucket_name, api_key=serving.has_api_key, keda=controllers.keda,
+    prometheus=observability.release, prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
     for tier in plan.tiers]
 ingress = TierIngress("ingress", TierIngressArgs(
     tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header,
     scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn,
-    host=settings.network.host, namespace=serving.namespace, routers=[tier.router.service for tier in tiers],
+    host=settings.network.host, namespace=serving.namespace, served=tiers,
     load_balancer_controller=controllers.load_balancer_controller), in_cluster)
 if settings.budget.monthly_usd:
     BudgetAlarm("budget", BudgetAlarmArgs(

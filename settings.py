@@ -386,8 +386,9 @@ class Capacity(Settings):
     """Buy on-demand while no spot offering of the pool is to be had."""
     excluded_instance_types: tuple[str, ...] = ()
     """Types that no pool may launch."""
-    ami_alias: Annotated[str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$")] = "al2023@v20260903"
-    """Pinned EKS AMI of the GPU nodes; ``@latest`` is refused, it would replace nodes on every release."""
+    ami_alias: Annotated[str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$")] = "al2023@v20260714"
+    """Pinned EKS AMI of the GPU nodes, AL2023 or Bottlerocket (``bottlerocket@v1.62.1``); ``@latest`` is refused, it
+    would replace nodes on every release. A release whose NVIDIA driver is too old for vLLM is refused too."""
 
 
 class WorkingHours(Settings):
@@ -765,7 +766,10 @@ _PATTERN_HINTS = {
     "accountId": 'the 12 digits in quotes, for example "111122223333"',
     "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",
     "header": "letters, digits and hyphens: a load balancer condition takes at most 40",
-    "amiAlias": "for example al2023@v20260903; latest is refused because it would replace nodes on every release",
+    "amiAlias": (
+        "for example al2023@v20260714 or bottlerocket@v1.62.1; latest is refused because it would replace nodes on "
+        "every release"
+    ),
 }
 
 

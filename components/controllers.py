@@ -15,8 +15,8 @@ from components.names import GPU_RESOURCE, KEDA_NAMESPACE, MONITORING_NAMESPACE
 
 _SYSTEM_NAMESPACE: Final = "kube-system"
 _LOAD_BALANCER_ACCOUNT: Final = "aws-load-balancer-controller"
-_GPU_PRESENT_LABEL: Final = "nvidia.com/gpu.present"
-"""On the nodes of GPU pools; the device plugin's chart schedules by it when there is no feature discovery."""
+_NVIDIA_NODES: Final = {"karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia"}
+"""Karpenter's own label: it is on GPU nodes whichever operating system they run."""
 _PRIORITY: Final = "system-cluster-critical"
 """A tier that sleeps is woken by KEDA: it goes last when a system node runs out of memory."""
 
@@ -160,7 +160,9 @@ class Controllers(pulumi.ComponentResource):
             f"{self._prefix}-dcgm-exporter",
             versions.DCGM_EXPORTER,
             {
-                "nodeSelector": {_GPU_PRESENT_LABEL: "true"},
+                "nodeSelector": _NVIDIA_NODES,
+                # SYS_ADMIN, a default of the chart, is also what lets it see the GPUs on Bottlerocket, which shows
+                # them to no unprivileged container that did not ask for one (bottlerocket issue 3992).
                 "tolerations": [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
                 "serviceMonitor": {"enabled": True, "interval": "30s"},
                 # A GPU node's CPUs and memory are the engine's: what a DaemonSet asks for, no pod can have.

@@ -12,6 +12,7 @@ from components import versions
 from components.engine_surroundings import EngineSurroundings, EngineSurroundingsArgs
 from components.names import ENGINE, ENGINE_PORT, ROLE_LABEL, kv_cache_prefix, role_deployment, tier_labels
 from components.serving_pod import (
+    ENGINE_TOKEN,
     VLLM_USER,
     EngineArgs,
     container_security,
@@ -49,7 +50,7 @@ class DisaggregatedTier(pulumi.ComponentResource):
     service_name: str
 
     def __init__(self, name: str, args: EngineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("frugal-llm:serving:DisaggregatedTier", name, {}, opts)
+        super().__init__(ENGINE_TOKEN, name, {}, opts)
         tier = args.tier
         plan = tier.disaggregation
         if plan is None:
@@ -145,6 +146,7 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
     pod = engine_pod(
         tier,
         pool=role.node_pool,
+        image=args.node_image,
         user=VLLM_USER,
         spread_over=labels,
         container=container,

@@ -18,6 +18,7 @@ from components.names import (
     weights_prefix,
 )
 from components.serving_pod import (
+    ENGINE_TOKEN,
     NOBODY,
     SCRATCH_DIRECTORY,
     EngineArgs,
@@ -56,7 +57,7 @@ class GgufTier(pulumi.ComponentResource):
     service_name: str
 
     def __init__(self, name: str, args: EngineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("frugal-llm:serving:GgufTier", name, {}, opts)
+        super().__init__(ENGINE_TOKEN, name, {}, opts)
         tier = args.tier
         surroundings = EngineSurroundings(
             f"{name}-surroundings",
@@ -122,6 +123,7 @@ def _spec(args: EngineArgs, capacity: str, replicas: int | None = None) -> k8s.a
     pod = engine_pod(
         tier,
         pool=tier.node_pool,
+        image=args.node_image,
         user=NOBODY,
         spread_over=labels,
         container=_server(tier, tier.llama_cpp, args.api_key),

@@ -9,7 +9,8 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.names import GPU_RESOURCE, POOL_LABEL
+from components.names import GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
+from planning.facts.node_images import Family, NodeImage
 from planning.plan import NodePoolPlan
 
 _SLOW_DELETE: Final = pulumi.CustomTimeouts(delete="30m")
@@ -18,14 +19,24 @@ _SLOW_DELETE: Final = pulumi.CustomTimeouts(delete="30m")
 _WAIT_READY: Final = {"pulumi.com/waitFor": "condition=Ready"}
 """A role, image, subnet or group that Karpenter cannot resolve fails the deployment, not the first request."""
 
-_FAST_IMAGE_PULL: Final = """\
+_PARALLEL_PULL: Final[Mapping[Family, str]] = {
+    "al2023": """\
 apiVersion: node.eks.aws/v1alpha1
 kind: NodeConfig
 spec:
   featureGates:
     FastImagePull: true
-"""
-"""Pulls and unpacks layers in parallel: the engine's image has some 10 GB and is most of a cold start."""
+""",
+    "bottlerocket": """\
+[settings.container-runtime]
+snapshotter = "soci"
+
+[settings.container-runtime-plugins.soci-snapshotter]
+pull-mode = "parallel-pull-unpack"
+""",
+}
+"""User data that pulls and unpacks layers in parallel: the engine's image has some 10 GB and is most of a cold start.
+With ``instanceStorePolicy`` the snapshotter's directory is on the local NVMe too, on both (AWS' guide to SOCI)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +48,8 @@ class ServingNodePoolArgs:
     cluster_name: str
     node_role_name: pulumi.Input[str]
     """``Karpenter.node_role_name``."""
-    ami_alias: str
-    """Pinned: a moving alias replaces every node on each release of the image."""
+    image: NodeImage
+    """Pinned: a moving alias would replace every node on each release of the image."""
     tags: Mapping[str, str]
     """For instances and volumes: Karpenter makes them, no provider's default tags reach them."""
 
@@ -78,14 +89,10 @@ class ServingNodePool(pulumi.ComponentResource):
         self.register_outputs({"pool_name": self.pool_name})
 
 
-def _is_al2023(alias: str) -> bool:
-    return alias.startswith("al2023@")
-
-
 def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     discovery = [{"tags": {"karpenter.sh/discovery": args.cluster_name}}]
     spec: dict[str, Any] = {
-        "amiSelectorTerms": [{"alias": args.ami_alias}],
+        "amiSelectorTerms": [{"alias": args.image.alias}],
         "role": args.node_role_name,
         "subnetSelectorTerms": discovery,
         "securityGroupSelectorTerms": discovery,
@@ -96,14 +103,14 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     }
     if args.pool.local_nvme:
         spec["instanceStorePolicy"] = "RAID0"
-    if _is_al2023(args.ami_alias):
-        spec["userData"] = _FAST_IMAGE_PULL
+    if args.image.pulls_in_parallel:
+        spec["userData"] = _PARALLEL_PULL[args.image.family]
     return spec
 
 
 def _volumes(args: ServingNodePoolArgs) -> list[dict[str, Any]]:
     data = _volume(f"{args.pool.root_volume_gib}Gi", args.pool.root_volume_mib_per_second)
-    if _is_al2023(args.ami_alias):
+    if args.image.family == "al2023":
         return [{"deviceName": "/dev/xvda", "ebs": data}]
     # Bottlerocket keeps its read-only system apart from the volume for images and pods.
     return [{"deviceName": "/dev/xvda", "ebs": _volume("4Gi", 125)}, {"deviceName": "/dev/xvdb", "ebs": data}]
@@ -134,9 +141,9 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
         # A node has the GPUs of one replica: never two replicas on a larger node that empties late, and never a type
         # whose GPU is a fraction, which counts 0 and offers no GPU to pods.
         requirements.append(_one_of("karpenter.k8s.aws/instance-gpu-count", (str(pool.gpu_count),)))
-    labels = {POOL_LABEL: pool.name}
-    if gpus and _is_al2023(args.ami_alias):
-        # The device plugin's chart goes where it finds this. Bottlerocket has a device plugin of its own.
+    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image.label}
+    if gpus and not args.image.brings_device_plugin:
+        # The device plugin's chart goes where it finds this.
         labels[f"{GPU_RESOURCE}.present"] = "true"
     return {
         "template": {
@@ -161,7 +168,8 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
             # Consolidating nodes in use would kill replicas to save cents: on-demand back to spot, large to small.
             "consolidationPolicy": "WhenEmpty",
             "consolidateAfter": f"{pool.consolidate_after_s}s",
-            # Empty nodes go all at once: each costs money and serves nobody. A new image is rolled out one by one.
+            # Empty nodes go all at once: each costs money and serves nobody. Nodes that drift for another reason than
+            # their image go one by one, the next one there before.
             "budgets": [{"nodes": "100%", "reasons": ["Empty"]}, {"nodes": "1", "reasons": ["Drifted"]}],
         },
     }

@@ -12,6 +12,7 @@ from components.gguf_tier import GgufTier
 from components.serving_pod import EngineArgs
 from components.tier_router import TierRouter, TierRouterArgs
 from components.vllm_tier import VllmTier
+from planning.facts.node_images import NodeImage
 from planning.plan import SchedulePlan, TierPlan
 
 
@@ -22,6 +23,7 @@ class ServedTierArgs:
     tier: TierPlan
     schedule: SchedulePlan | None
     region: str
+    node_image: NodeImage
     vpc_cidr: str
     namespace: pulumi.Input[str]
     bucket: pulumi.Input[str]
@@ -73,6 +75,13 @@ def _engine(name: str, args: ServedTierArgs, opts: pulumi.ResourceOptions) -> pu
     engine = DisaggregatedTier if tier.disaggregation else VllmTier if tier.engine == "vllm" else GgufTier
     return engine(
         name,
-        EngineArgs(tier=tier, namespace=args.namespace, bucket=args.bucket, region=args.region, api_key=args.api_key),
+        EngineArgs(
+            tier=tier,
+            namespace=args.namespace,
+            node_image=args.node_image,
+            bucket=args.bucket,
+            region=args.region,
+            api_key=args.api_key,
+        ),
         opts,
     )

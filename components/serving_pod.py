@@ -14,10 +14,12 @@ from components.names import (
     API_KEY_SECRET_KEY,
     ENGINE_PORT,
     GPU_RESOURCE,
+    NODE_IMAGE_LABEL,
     POOL_LABEL,
     SERVING_PRIORITY_CLASS,
     engine_service_account,
 )
+from planning.facts.node_images import NodeImage
 from planning.plan import PodResources, TierPlan, Timeouts
 
 CACHE_DIRECTORY: Final = "/cache"
@@ -26,6 +28,10 @@ SCRATCH: Final = "temporary"
 SCRATCH_DIRECTORY: Final = "/tmp"
 METRICS_PORT_NAME: Final = "engine"
 """Name of the engine's own port: probes and the PodMonitor find it by this, also behind a sidecar."""
+
+ENGINE_TOKEN: Final = "frugal-llm:serving:Engine"
+"""One type for every engine component. The type is part of what Pulumi knows a child by: with one for each engine, a
+tier that moves to another engine would make its service account and Service again, under names that are taken."""
 
 STARTUP_PERIOD_S: Final = 5
 """Requests are held for the first ready replica, so a start is looked at often."""
@@ -37,6 +43,8 @@ class EngineArgs:
 
     tier: TierPlan
     namespace: pulumi.Input[str]
+    node_image: NodeImage
+    """``Plan.node_image``: pods run on nodes of this image only, so that a new one rolls them."""
     bucket: pulumi.Input[str]
     """The weights bucket, already filled; with a shared store it also takes the KV blocks."""
     region: str
@@ -224,6 +232,7 @@ def engine_pod(
     tier: TierPlan,
     *,
     pool: str,
+    image: NodeImage,
     user: PodUser,
     spread_over: Mapping[str, str],
     container: k8s.core.v1.ContainerArgs,
@@ -243,7 +252,9 @@ def engine_pod(
         # A Service called vllm would set VLLM_PORT to tcp://…, and vLLM would not start.
         enable_service_links=False,
         priority_class_name=SERVING_PRIORITY_CLASS,
-        node_selector={POOL_LABEL: pool, **capacity},
+        # By the image too: a new one rolls the pods, each new pod ready before an old one goes. Without it Karpenter
+        # would find the old nodes drifted and drain them, and their pods would be stopped before the next ones load.
+        node_selector={POOL_LABEL: pool, NODE_IMAGE_LABEL: image.label, **capacity},
         tolerations=[_toleration(pool, tier.resources.gpus)],
         topology_spread_constraints=spread(spread_over),
         termination_grace_period_seconds=tier.timeouts.grace_s,
@@ -275,11 +286,9 @@ def engine_deployment_spec(
         progress_deadline_seconds=timeouts.progress_deadline_s,
         revision_history_limit=3,
         template=k8s.core.v1.PodTemplateSpecArgs(
-            metadata=k8s.meta.v1.ObjectMetaArgs(
-                labels=labels,
-                # Karpenter may not move a replica to save money: minutes of loading cost more. Spot may still take it.
-                annotations={"karpenter.sh/do-not-disrupt": "true"},
-            ),
+            # Without karpenter.sh/do-not-disrupt: Karpenter 1.14 evicts no pod that has it, not even from a node that
+            # spot takes back in two minutes. Its pools move no pod to save money as it is.
+            metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels),
             spec=pod,
         ),
     )

@@ -39,8 +39,9 @@ class TierIngressArgs:
     host: str | None
     """Only requests for this host are served; None: for any."""
     namespace: pulumi.Input[str]
-    routers: Sequence[pulumi.Resource]
-    """The tiers' router Services; a rule for a Service that is not there would answer 503."""
+    served: Sequence[pulumi.Resource]
+    """The tiers. A rule for a router that is not there would answer 503, and one for a tier whose engines have yet to
+    start would let requests wait that the rule before it still serves."""
     load_balancer_controller: pulumi.Resource
     """The release that makes the load balancer and, on destroy, must still be there to remove it."""
 
@@ -76,7 +77,7 @@ class TierIngress(pulumi.ComponentResource):
                 parent=self,
                 # On destroy the controller's finalizer holds the Ingress until the load balancer is gone, which takes
                 # minutes; and the controller must not go before.
-                depends_on=[args.load_balancer_controller, *args.routers],
+                depends_on=[args.load_balancer_controller, *args.served],
                 custom_timeouts=pulumi.CustomTimeouts(create="20m", update="20m", delete="30m"),
             ),
         )

@@ -7,7 +7,14 @@ import pulumi_kubernetes as k8s
 
 from components.engine_surroundings import EngineSurroundings, EngineSurroundingsArgs
 from components.names import CAPACITY_LABEL, ENGINE, engine_deployment, tier_labels
-from components.serving_pod import VLLM_USER, EngineArgs, engine_deployment_spec, engine_pod, rollout_timeouts
+from components.serving_pod import (
+    ENGINE_TOKEN,
+    VLLM_USER,
+    EngineArgs,
+    engine_deployment_spec,
+    engine_pod,
+    rollout_timeouts,
+)
 from components.vllm_arguments import serve_arguments
 from components.vllm_container import model_address, vllm_container, vllm_volumes
 
@@ -24,7 +31,7 @@ class VllmTier(pulumi.ComponentResource):
     service_name: str
 
     def __init__(self, name: str, args: EngineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("frugal-llm:serving:VllmTier", name, {}, opts)
+        super().__init__(ENGINE_TOKEN, name, {}, opts)
         tier = args.tier
         surroundings = EngineSurroundings(
             f"{name}-surroundings",
@@ -75,6 +82,7 @@ def _spec(args: EngineArgs, capacity: str, replicas: int | None = None) -> k8s.a
     pod = engine_pod(
         tier,
         pool=tier.node_pool,
+        image=args.node_image,
         user=VLLM_USER,
         # Floor and elastic replicas are spread as one: two zones between them is what a minimum of two is for.
         spread_over=labels,

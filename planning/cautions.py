@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from planning.bill import Levers, TierBill
+from planning.facts.node_images import DRIVER_FLOOR
 from planning.plan import Plan, TierPlan
 from planning.savings import NEEDED_FIRST
 from settings import Problem, StackSettings
@@ -36,6 +37,14 @@ def stack_warnings(
         for step in plan.forecast.savings
         if step.alone_usd is not None and step.alone_usd < -_WORTH_SAYING_USD
     ]
+    if (
+        any(pool.gpu_count for pool in plan.node_pools)
+        and plan.node_image.driver(plan.cluster.kubernetes_version) is None
+    ):
+        lines.append(
+            f"capacity.amiAlias {settings.capacity.ami_alias}: its NVIDIA driver is not known here, and vLLM's image "
+            f"needs {DRIVER_FLOOR} or newer"
+        )
     if not settings.network.api_endpoint_cidrs:
         lines.append(
             "the Kubernetes API is private: run pulumi up from inside the VPC (VPN, peering), or set "

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from planning.bill import TierDemand, methods_of
 from planning.facts.checkpoints import Checkpoint, checkpoints
+from planning.facts.eks_versions import KUBERNETES_VERSION
 from planning.facts.gpus import gpus
 from planning.facts.hugging_face import ConfigError, read_config
 from planning.facts.instances import Offering, instance_types, offerings, regions
 from planning.facts.models import Architecture, models
+from planning.facts.node_images import DRIVER_FLOOR, NodeImage, newest_image
 from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
 from planning.facts.traces import InvalidTrace
 from planning.traffic import Shape, growing, profile_choices, shape, with_peak
-from settings import NAMESPACE, Capacity, Problem, TierSettings, did_you_mean
+from settings import NAMESPACE, Capacity, Problem, StackSettings, TierSettings, did_you_mean
 
 #: What ``auto`` may lose when the settings do not say: the upper end of the 1 to 3 % that arXiv 2411.02355 (500,000
 #: evaluations) reports for integer formats it recommends; 4 bit of an 8B model lies within it.
@@ -45,12 +47,46 @@ def capacity_problems(capacity: Capacity) -> list[Problem]:
     ]
 
 
-def usable_offerings(region: str, capacity: Capacity, live: Sequence[Offering] = ()) -> tuple[Offering, ...]:
-    """What the region offers (``live`` in place of the facts), without the excluded types; empty for an unknown one."""
+def node_image_problems(settings: StackSettings) -> list[Problem]:
+    """A node image that is known not to exist for the cluster's version or, where a tier may use GPUs, to have an
+    NVIDIA driver that is too old for the engine.
+    """
+    image, kubernetes = NodeImage.of(settings.capacity.ami_alias), settings.cluster.kubernetes_version
+    on_cpu_alone = all(tier.quantization == "gguf" for tier in settings.tiers)
+    if not on_cpu_alone and image.runs_driver(DRIVER_FLOOR, kubernetes) is False:
+        has = image.driver(kubernetes) or f"older than {DRIVER_FLOOR}"
+        limit = f"its NVIDIA driver is {has}, and vLLM's image (CUDA 13) needs {DRIVER_FLOOR} or newer"
+    elif image.lacks(kubernetes):
+        limit = f"the release has no image for Kubernetes {kubernetes}"
+    else:
+        return []
+    newest = newest_image(image.family, kubernetes)
+    way_out = f"set {newest.alias}" if newest else "set a newer release"
+    return [Problem(f"{NAMESPACE}:capacity.amiAlias", settings.capacity.ami_alias, limit, way_out)]
+
+
+def usable_offerings(
+    region: str, capacity: Capacity, kubernetes: str = KUBERNETES_VERSION, live: Sequence[Offering] = ()
+) -> tuple[Offering, ...]:
+    """What the region offers (``live`` in place of the facts), without the excluded types and without GPUs that the
+    driver of the node image for that Kubernetes version is too old for or not known to run; empty for an unknown
+    region.
+    """
     if region not in regions():
         return ()
     excluded = set(capacity.excluded_instance_types)
-    return tuple(offering for offering in live or offerings(region) if offering.instance.name not in excluded)
+    image = NodeImage.of(capacity.ami_alias)
+    return tuple(
+        offering
+        for offering in live or offerings(region)
+        if offering.instance.name not in excluded and not _driver_missing(image, kubernetes, offering.instance.gpu)
+    )
+
+
+def _driver_missing(image: NodeImage, kubernetes: str, name: str | None) -> int | None:
+    """The driver branch that a GPU needs and an image is not known to have; None when it may run there."""
+    least = gpus()[name].least_driver if name else None
+    return None if least is None or image.runs_driver(least, kubernetes) else least
 
 
 def tier_demand(
@@ -214,7 +250,8 @@ def _gpu_problems(tier: TierSettings, path: str, offered: Sequence[Offering]) ->
         if name not in gpus():
             problems.append(Problem(f"{path}.gpus[{position}]", name, "no such GPU", did_you_mean(name, gpus())))
         elif here and name not in here:
-            problems.append(
-                Problem(f"{path}.gpus[{position}]", name, "is not offered in this region", f"it has {', '.join(here)}")
-            )
+            least = gpus()[name].least_driver
+            limit = f"needs NVIDIA driver {least} on the nodes" if least else "is not offered in this region"
+            way_out = f"{'choose from' if least else 'it has'} {', '.join(here)}"
+            problems.append(Problem(f"{path}.gpus[{position}]", name, limit, way_out))
     return problems

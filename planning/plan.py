@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from planning.facts.node_images import NodeImage
+
 Engine = Literal["vllm", "llama.cpp"]
 CapacityType = Literal["spot", "on-demand"]
 CpuArchitecture = Literal["amd64", "arm64"]
@@ -421,6 +423,8 @@ class Plan:
     default_tier: str
     routing_header: str
     node_pools: tuple[NodePoolPlan, ...]
+    node_image: NodeImage
+    """Of the nodes of all pools."""
     system_nodes: SystemNodesPlan
     cluster: ClusterPlan
     network: NetworkPlan

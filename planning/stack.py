@@ -14,9 +14,16 @@ from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.budget import over_budget
 from planning.cautions import stack_warnings
 from planning.cluster import cluster_plan, cluster_problems
-from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
+from planning.demands import (
+    capacity_problems,
+    node_image_problems,
+    region_problems,
+    tier_demand,
+    usable_offerings,
+)
 from planning.details import Details, details
 from planning.facts.instances import Offering
+from planning.facts.node_images import NodeImage
 from planning.fixed import (
     BYTES_PER_INPUT_TOKEN,
     BYTES_PER_OUTPUT_TOKEN,
@@ -169,11 +176,14 @@ class _Stack:
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
         problems += capacity_problems(settings.capacity)
+        problems += node_image_problems(settings)
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
         problems += network_problems(settings.region, settings.network, least_zones)
         problems += [*cluster_problems(settings), *arn_problems(settings)]
         working = open_hours(settings.schedule.working_hours)
-        offered = usable_offerings(settings.region, settings.capacity, live.offerings if live else ())
+        offered = usable_offerings(
+            settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
+        )
         demands: list[TierDemand] = []
         found: list[tuple[str, TierDemand]] = []
         for position, tier in zip(positions, settings.tiers, strict=True):
@@ -226,6 +236,7 @@ class _Stack:
             default_tier=self.settings.default_tier,
             routing_header=self.settings.routing.header,
             node_pools=pools,
+            node_image=NodeImage.of(self.settings.capacity.ami_alias),
             system_nodes=nodes,
             cluster=cluster_plan(self.settings),
             network=network,

@@ -45,7 +45,7 @@ class Variants:
     def __init__(self, fixed_costs: FixedCostsOf, live: Sequence[Offering] = ()) -> None:
         """``live``: prices of one region that stand in place of the snapshot's."""
         self._fixed_costs, self._live = fixed_costs, tuple(live)
-        self._markets: dict[tuple[str, Capacity], Market] = {}
+        self._markets: dict[tuple[str, Capacity, str], Market] = {}
         self._tiers: dict[object, tuple[TierDemand, TierBill] | None] = {}
         self.work = 0
         """Tiers planned so far; one with prefill and decode apart takes as long as thirty."""
@@ -102,7 +102,7 @@ class Variants:
         )
 
     def _market(self, settings: StackSettings) -> Market:
-        key = (settings.region, settings.capacity)
+        key = (settings.region, settings.capacity, settings.cluster.kubernetes_version)
         if key not in self._markets:
             live = [offering for offering in self._live if offering.region == settings.region]
             self._markets[key] = Market(usable_offerings(*key, live))

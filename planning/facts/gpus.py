@@ -32,6 +32,8 @@ class Gpu:
     nvlink: NvLink
     """``bridge``: in pairs only."""
     compute_capability: tuple[int, int]
+    least_driver: int | None
+    """Oldest branch of NVIDIA's driver that knows it; None: any that vLLM runs on."""
     source: str
     """Says which cells are disputed or recalled."""
 
@@ -59,6 +61,7 @@ _COLUMNS = (
     "int8_dense_tops",
     "nvlink",
     "compute_capability",
+    "least_driver",
     "source",
 )
 
@@ -73,6 +76,7 @@ def _gpu(row: Row) -> Gpu:
         int8_tops=row.optional(row.number, "int8_dense_tops"),
         nvlink=row.choice("nvlink", _NVLINK),
         compute_capability=_compute_capability(row),
+        least_driver=row.optional(row.integer, "least_driver"),
         source=row.name("source"),
     )
 

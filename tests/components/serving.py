@@ -9,11 +9,13 @@ from typing import Any
 import kubernetes_validate
 import pulumi
 
+from planning.facts.node_images import NodeImage
 from planning.plan import TierPlan
 from tests.components.building import REGION
 from tests.harness import Recording, component_under_test, computed, kubernetes_objects
 
 BUCKET = "weights-1a2b3c4"
+NODE_IMAGE = "al2023@v20260714"
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 POD_MONITOR = "kubernetes:monitoring.coreos.com/v1:PodMonitor"
 NETWORK_POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
@@ -33,7 +35,14 @@ def tier_recording(
     """Record one tier's component; the bucket's name is computed, as it is in the program."""
 
     def factory(opts: pulumi.ResourceOptions) -> Mapping[str, Any]:
-        args = arguments(tier=tier, namespace="llm", bucket=computed(BUCKET), region=REGION, api_key=api_key)
+        args = arguments(
+            tier=tier,
+            namespace="llm",
+            node_image=NodeImage.of(NODE_IMAGE),
+            bucket=computed(BUCKET),
+            region=REGION,
+            api_key=api_key,
+        )
         made = component(tier.name, args, opts)
         return {"service": made.service_name}
 

@@ -164,7 +164,7 @@ def test_controllers_run_on_system_nodes(all_of_them: Recording) -> None:
 
 def test_the_exporter_runs_on_gpu_nodes_only_and_tolerates_their_taint(all_of_them: Recording) -> None:
     values = release(all_of_them, "dcgm-exporter").values
-    assert values["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert values["nodeSelector"] == {"karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia"}
     assert values["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
 

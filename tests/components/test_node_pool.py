@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +11,18 @@ import pytest
 import yaml
 
 from components.node_pool import ServingNodePool, ServingNodePoolArgs
+from planning.facts.node_images import NodeImage
 from planning.plan import NodePoolPlan
 from tests.components.building import CLUSTER, CPU_POOL, GPU_POOL, TAGS, ZONES, stand_in
 from tests.harness import Recording, Resource, component_under_test
 
-AL2023 = "al2023@v20260903"
-BOTTLEROCKET = "bottlerocket@1.62.0"
+AL2023 = "al2023@v20260714"
+BOTTLEROCKET = "bottlerocket@v1.62.1"
 NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
 NODE_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 
 
-def pool(plan: NodePoolPlan, ami_alias: str = AL2023) -> Recording:
+def pool(plan: NodePoolPlan, alias: str = AL2023) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> ServingNodePool:
         controller = stand_in("controller", opts)
         args = ServingNodePoolArgs(
@@ -28,7 +30,7 @@ def pool(plan: NodePoolPlan, ami_alias: str = AL2023) -> Recording:
             zones=ZONES,
             cluster_name=CLUSTER,
             node_role_name="nodes",
-            ami_alias=ami_alias,
+            image=NodeImage.of(alias),
             tags=TAGS,
         )
         after = pulumi.ResourceOptions(depends_on=[controller])
@@ -110,9 +112,13 @@ def test_only_pods_of_the_pool_land_on_its_cpu_nodes(cpu: Recording) -> None:
 def test_pods_find_their_pool_and_the_device_plugin_its_gpus_by_label(gpu: Recording, cpu: Recording) -> None:
     assert node_pool(gpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
+        "frugal-llm/node-image": "al2023-v20260714",
         "nvidia.com/gpu.present": "true",
     }
-    assert node_pool(cpu)["template"]["metadata"]["labels"] == {"frugal-llm/pool": "cpu"}
+    assert node_pool(cpu)["template"]["metadata"]["labels"] == {
+        "frugal-llm/pool": "cpu",
+        "frugal-llm/node-image": "al2023-v20260714",
+    }
 
 
 def test_the_budget_bounds_gpus_and_processors(gpu: Recording) -> None:
@@ -187,12 +193,26 @@ def test_al2023_unpacks_image_layers_in_parallel(gpu: Recording) -> None:
 
 def test_bottlerocket_has_its_two_volumes_its_own_device_plugin_and_no_node_config() -> None:
     recording = pool(GPU_POOL, BOTTLEROCKET)
+    assert node_class(recording)["amiSelectorTerms"] == [{"alias": BOTTLEROCKET}]
     assert node_class(recording)["blockDeviceMappings"] == [
         {"deviceName": "/dev/xvda", "ebs": volume("4Gi", 125)},
         {"deviceName": "/dev/xvdb", "ebs": volume("60Gi", 125)},
     ]
-    assert "userData" not in node_class(recording)
-    assert node_pool(recording)["template"]["metadata"]["labels"] == {"frugal-llm/pool": "gpu-1"}
+    assert node_class(recording)["instanceStorePolicy"] == "RAID0"
+    assert node_pool(recording)["template"]["metadata"]["labels"] == {
+        "frugal-llm/pool": "gpu-1",
+        "frugal-llm/node-image": "bottlerocket-v1.62.1",
+    }, "the label would draw a second device plugin, which offers every GPU twice"
+
+
+def test_bottlerocket_unpacks_image_layers_in_parallel_from_the_release_that_can() -> None:
+    """Not proven: that Bottlerocket accepts the settings; an unknown key would keep it from booting."""
+    user_data = tomllib.loads(node_class(pool(GPU_POOL, "bottlerocket@v1.45.0"))["userData"])
+    assert user_data["settings"] == {
+        "container-runtime": {"snapshotter": "soci"},
+        "container-runtime-plugins": {"soci-snapshotter": {"pull-mode": "parallel-pull-unpack"}},
+    }
+    assert "userData" not in node_class(pool(GPU_POOL, "bottlerocket@v1.44.0")), "an older one does not know the keys"
 
 
 def test_instances_carry_the_tag_that_the_bill_is_split_by_and_a_name(gpu: Recording) -> None:

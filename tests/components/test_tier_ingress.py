@@ -33,7 +33,7 @@ def ingress(tiers: Sequence[TierPlan] = TIERS, *, preview: bool = False, **chang
             "certificate_arn": None,
             "host": None,
             "namespace": "llm",
-            "routers": [stand_in("router", opts)],
+            "served": [stand_in("tier", opts)],
             "load_balancer_controller": stand_in("controller", opts),
         }
         made = TierIngress("ingress", TierIngressArgs(**(values | changes)), opts)
@@ -184,7 +184,7 @@ def test_the_endpoint_is_unknown_until_there_is_a_load_balancer() -> None:
 
 def test_on_destroy_the_load_balancer_goes_while_its_controller_is_there(plain: Recording) -> None:
     assert destroy_reachability(plain, "ingress-ingress", "controller")
-    assert destroy_reachability(plain, "ingress-ingress", "router")
+    assert destroy_reachability(plain, "ingress-ingress", "tier")
     (found,) = plain.of_type(INGRESS)
     assert found.timeouts.delete == "30m"
     assert not found.deleted_with

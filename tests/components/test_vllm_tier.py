@@ -9,10 +9,12 @@ import pytest
 
 from components.serving_pod import EngineArgs
 from components.vllm_tier import VllmTier
+from planning.facts.node_images import NodeImage
 from tests.components.building import stand_in
 from tests.components.plans import FAST, QUALITY, SMALL
 from tests.components.serving import (
     BUCKET,
+    NODE_IMAGE,
     engine_of,
     environment,
     object_of,
@@ -101,11 +103,9 @@ def test_the_autoscaler_owns_the_number_of_replicas(quality: Recording, fast: Re
 def test_the_floor_is_fixed_and_never_on_spot(quality: Recording) -> None:
     floor = object_of(quality, "Deployment", "quality-floor")["spec"]
     assert floor["replicas"] == QUALITY.replicas.on_demand_floor == 1
-    assert floor["template"]["spec"]["nodeSelector"] == {
-        "frugal-llm/pool": "gpu-4",
-        "karpenter.sh/capacity-type": "on-demand",
-    }
-    assert pod_of(quality, "quality-engine")["nodeSelector"] == {"frugal-llm/pool": "gpu-4"}
+    elastic = {"frugal-llm/pool": "gpu-4", "frugal-llm/node-image": "al2023-v20260714"}
+    assert floor["template"]["spec"]["nodeSelector"] == {**elastic, "karpenter.sh/capacity-type": "on-demand"}
+    assert pod_of(quality, "quality-engine")["nodeSelector"] == elastic
 
 
 def test_a_tier_without_a_floor_has_one_deployment(fast: Recording) -> None:
@@ -281,9 +281,17 @@ def test_replicas_prefer_other_zones_and_nodes_but_never_wait_for_them(quality: 
         assert counted.items() <= labels.items()
 
 
-def test_karpenter_may_not_move_a_serving_replica(quality: Recording) -> None:
-    template = object_of(quality, "Deployment", "quality-engine")["spec"]["template"]
-    assert template["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
+def test_a_replica_leaves_a_node_that_spot_takes_back(quality: Recording) -> None:
+    """Karpenter 1.14 (`IsEvictable`) evicts no pod with the annotation: it would serve until the instance is gone."""
+    for name in ("quality-engine", "quality-floor"):
+        template = object_of(quality, "Deployment", name)["spec"]["template"]
+        assert "karpenter.sh/do-not-disrupt" not in (template["metadata"].get("annotations") or {})
+
+
+def test_a_new_node_image_is_a_new_template_so_a_ready_replica_comes_before_an_old_one_goes(quality: Recording) -> None:
+    deployment = object_of(quality, "Deployment", "quality-engine")["spec"]
+    assert deployment["template"]["spec"]["nodeSelector"]["frugal-llm/node-image"] == "al2023-v20260714"
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 # --- order ----------------------------------------------------------------------------------------------------------
@@ -299,7 +307,14 @@ def test_pods_come_after_their_identity_and_walls_and_go_before_them(quality: Re
 def test_pods_go_before_what_the_tier_depends_on() -> None:
     def factory(opts: pulumi.ResourceOptions) -> None:
         pool = stand_in("pool", opts)
-        args = EngineArgs(tier=FAST, namespace="llm", bucket=BUCKET, region="us-east-2", api_key=False)
+        args = EngineArgs(
+            tier=FAST,
+            namespace="llm",
+            node_image=NodeImage.of(NODE_IMAGE),
+            bucket=BUCKET,
+            region="us-east-2",
+            api_key=False,
+        )
         VllmTier("fast", args, pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[pool])))
 
     recording = component_under_test(factory)

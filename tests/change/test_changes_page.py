@@ -1,0 +1,52 @@
+"""The table of `docs/changes.md` against what the program does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.change.comparison import Fate, Update
+from tests.change.test_changes import DEPLOYMENT, NODE_POOL, changed
+from tests.harness import ROOT
+
+PAGE = ROOT / "docs" / "changes.md"
+ROWS = {
+    "`tiers[].model`": "model",
+    "`tiers[].gpus`, `capacity.excludedInstanceTypes`": "gpus",
+    "`capacity.amiAlias`": "amiAlias",
+    "`tiers[].name`": "name",
+    "a tier added": "tier added",
+    "a tier removed": "tier removed",
+    "`capacity.spot`": "spot",
+    "another engine (`quantization: gguf`)": "engine",
+    "`tiers[].disaggregation`": "disaggregation",
+}
+
+
+def table() -> dict[str, list[str]]:
+    rows = [line.strip("|").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    return {row[0]: row[1:] for row in cells if len(row) == 5 and row[0] in ROWS}
+
+
+def words(fates: set[Fate], updated: str) -> str:
+    """Say in the page's words what becomes of a tier's Deployments or pools."""
+    if {Fate.CREATED, Fate.DELETED} <= fates:
+        return "new beside old"
+    for fate, said in ((Fate.DELETED, "gone last"), (Fate.UPDATED, updated), (Fate.CREATED, "new")):
+        if fate in fates:
+            return said
+    return "–"
+
+
+def deployments(update: Update, part: str) -> set[Fate]:
+    return {fate for name, fate in update.of(DEPLOYMENT).items() if f"-{part}-" in name}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_page_says_what_becomes_of_engines_routers_and_pools(row: str) -> None:
+    engines, router, pools, seen = table()[row]
+    update = changed(ROWS[row])
+    assert engines == words(deployments(update, "engine"), "rolling")
+    assert router == words(deployments(update, "router"), "restarts")
+    assert pools == words(set(update.of(NODE_POOL).values()), "in place")
+    assert seen
