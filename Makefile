@@ -37,7 +37,7 @@ manifests: $(PROGRAM) ## Kubernetes objects and Helm values of a stack as files:
 test: lint types ## lint, types and the fast tests
 	@$(BIN)/pytest -q -n auto --dist loadfile
 
-test-slow: $(EVERYTHING) ## the tests that take longer than a few seconds
+test-slow: $(EVERYTHING) $(EMULATORS) ## the tests that take longer than a few seconds
 	@$(BIN)/pytest -q -n auto --dist loadfile -m slow || [ $$? -eq 5 ]  # 5: there are none
 
 test-cluster: $(EVERYTHING) $(EMULATORS) ## the program before the real API server, Karpenter and KEDA; the first build takes 10 to 25 minutes
