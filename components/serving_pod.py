@@ -275,8 +275,8 @@ def engine_deployment_spec(
         progress_deadline_seconds=timeouts.progress_deadline_s,
         revision_history_limit=3,
         template=k8s.core.v1.PodTemplateSpecArgs(
-            # Never `karpenter.sh/do-not-disrupt`: Karpenter then leaves the pod on a spot node that EC2 takes back, to be
-            # cut off. That no replica is moved to save money is the node pool's word: it disrupts only empty nodes.
+            # Never `karpenter.sh/do-not-disrupt`: Karpenter then leaves the pod on a spot node that EC2 takes back, and
+            # it is cut off. That no replica is moved to save money is the node pool's word: only empty nodes go.
             metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels),
             spec=pod,
         ),
