@@ -245,7 +245,8 @@ def engine_pod(
         priority_class_name=SERVING_PRIORITY_CLASS,
         node_selector={POOL_LABEL: pool, **capacity},
         tolerations=[_toleration(pool, tier.resources.gpus)],
-        topology_spread_constraints=spread(spread_over),
+        # Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only.
+        topology_spread_constraints=spread(spread_over) if tier.replicas.several else None,
         termination_grace_period_seconds=tier.timeouts.grace_s,
         security_context=pod_security(user),
         init_containers=list(init_containers) or None,

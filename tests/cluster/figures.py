@@ -5,6 +5,7 @@ A test records them as properties of its report, so that they reach the terminal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,8 @@ def show(terminal: pytest.TerminalReporter) -> None:
         if getattr(test, "when", "") == "call"
         for pair in test.user_properties
     ]
-    rows = sorted({tuple(value) for name, value in recorded if name == _PLACEMENT})
+    nodes = Counter(tuple(value) for name, value in recorded if name == _PLACEMENT)
+    rows = sorted((*row, str(count)) for row, count in nodes.items())
     figures = [str(value) for name, value in recorded if name == _FIGURE]
     if not recorded:
         return

@@ -133,9 +133,11 @@ class Placement:
         )
 
 
-COLUMNS = ("tier", "planned", "USD/h", "launched", "capacity", "zone", "USD/h", "plan for it", "difference")
-"""Of the report. The first price is the plan's for its cheapest offering, the last that for the type that was launched,
-at the median zone; the difference is what the zone made of it.
+COLUMNS = ("tier", "planned", "USD/h", "launched", "capacity", "zone", "USD/h", "plan for it", "difference", "nodes")
+"""Of the report: rows of :attr:`Placement.row`, and how many nodes were like it.
+
+The first price is the plan's for its cheapest offering, the last that for the type that was launched, at the median
+zone; the difference is what the zone made of it.
 """
 
 

@@ -60,7 +60,7 @@ def test_the_floor_may_not_run_on_spot(planned: Planned) -> None:
 
 def test_the_report_holds_what_was_launched_against_the_plans_price_of_it(planned: Planned) -> None:
     dearer = replace(CHEAPEST, usd_per_hour=0.1439 * 1.1)
-    heading, rule, row = report([Placement(planned, dearer).row]).splitlines()
+    heading, rule, row = report([(*Placement(planned, dearer).row, "1")]).splitlines()
     assert len(heading) == len(rule) == len(row)
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "dev/fast-engine",
@@ -72,6 +72,7 @@ def test_the_report_holds_what_was_launched_against_the_plans_price_of_it(planne
         "0.1583",
         "0.1439",
         "+10.0 %",
+        "1",
     ]
 
 

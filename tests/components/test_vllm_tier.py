@@ -281,6 +281,14 @@ def test_replicas_prefer_other_zones_and_nodes_but_never_wait_for_them(quality: 
         assert counted.items() <= labels.items()
 
 
+def test_a_single_replica_is_not_spread_so_that_it_goes_to_the_cheapest_zone(fast: Recording) -> None:
+    """Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only."""
+    one = replace(FAST, replicas=replace(FAST.replicas, maximum=1))
+    assert "topologySpreadConstraints" not in pod_of(tier_recording(VllmTier, EngineArgs, one), "fast-engine")
+    assert FAST.replicas.maximum > 1
+    assert "topologySpreadConstraints" in pod_of(fast, "fast-engine")
+
+
 def test_karpenter_may_drain_a_replica_off_a_spot_node_that_is_taken_back(quality: Recording) -> None:
     """Karpenter 1.14 evicts no pod that says do-not-disrupt, not even in the two minutes of a spot interruption."""
     template = object_of(quality, "Deployment", "quality-engine")["spec"]["template"]
