@@ -33,6 +33,7 @@ NODE_APPEARS_S: Final = 30
 """The kwok flavour's own delay from the launch of an instance to its node."""
 
 NODE_CLAIM: Final = ("karpenter.sh/v1", "NodeClaim")
+NODE_CLASS: Final = ("karpenter.k8s.aws/v1", "EC2NodeClass")
 NODE_POOL: Final = ("karpenter.sh/v1", "NodePool")
 
 _ENGINES_NEED: Final = frozenset({"Namespace", "ServiceAccount", "PriorityClass", "PodDisruptionBudget"})

@@ -16,7 +16,7 @@ import pytest
 from tests.cluster.build import Tools
 from tests.cluster.client import Object
 from tests.cluster.figures import Record, record_figure, record_placements
-from tests.cluster.karpenter import NODE_CLAIM, NODE_POOL, KarpenterStack, karpenter_stack
+from tests.cluster.karpenter import NODE_CLAIM, NODE_CLASS, NODE_POOL, KarpenterStack, karpenter_stack
 from tests.cluster.placement import Placement
 from tests.cluster.processes import wait_until
 
@@ -82,6 +82,22 @@ def test_a_pod_that_fits_no_node_of_its_pool_gets_the_reason_in_an_event(dev: Ka
 
     assert "no instance type has enough resources" in reason
     assert "nvidia.com/gpu" in reason
+
+
+def test_karpenter_complains_of_a_budget_that_the_api_server_took(dev: KarpenterStack) -> None:
+    """So its log is the place to look for complaints about the pools, and one without errors says something."""
+    assert dev.complaints() == []
+    if not dev.node_claims():  # it looks at budgets when there is something to disrupt
+        dev.scale({"fast-engine": 1})
+        dev.wait_running({"fast-engine": 1})
+    emitted = dev.client.get(*NODE_POOL, "fast")
+    assert emitted is not None
+    never = [{"nodes": "1", "schedule": "0 99 * * *", "duration": "1h"}]
+    _set_budgets(dev, "fast", never)
+    try:
+        wait_until(lambda: any("budget" in line for line in dev.complaints()), "Karpenter complains", seconds=60)
+    finally:
+        _set_budgets(dev, "fast", emitted["spec"]["disruption"]["budgets"])
 
 
 def test_empty_nodes_go_together_after_the_planned_delay_and_not_before(
@@ -168,20 +184,40 @@ def test_spot_nodes_that_are_taken_back_are_drained_and_their_replicas_placed_an
     assert [each.objections for each in prod.placements() if each.objections] == []
 
 
-def test_karpenter_complains_of_a_budget_that_the_api_server_took(dev: KarpenterStack) -> None:
-    """So the log is the place to look, and an empty one says something."""
-    assert dev.complaints() == []
-    emitted = dev.client.get(*NODE_POOL, "batch")
-    assert emitted is not None
-    never = [{"nodes": "1", "schedule": "0 99 * * *", "duration": "1h"}]
-    dev.client.patch(*NODE_POOL, "batch", None, {"spec": {"disruption": {"budgets": never}}})
-    try:
-        dev.scale({"batch-engine": 1})
-        dev.wait_running({"batch-engine": 1})
-        wait_until(lambda: any("budget" in line for line in dev.complaints()), "Karpenter complains", seconds=60)
-    finally:
-        budgets = emitted["spec"]["disruption"]["budgets"]
-        dev.client.patch(*NODE_POOL, "batch", None, {"spec": {"disruption": {"budgets": budgets}}})
+@pytest.mark.soak
+def test_a_new_image_is_rolled_out_one_node_at_a_time_while_the_tier_serves(
+    prod: KarpenterStack, record_property: Record
+) -> None:
+    """As the pool's budget for drifted nodes says; each node goes when its replacement is there."""
+    prod.clear()
+    wanted = {"fast-engine": prod.workloads["fast-engine"].replicas}
+    prod.scale(wanted)
+    prod.wait_running(wanted)
+    old = {claim["metadata"]["name"] for claim in prod.node_claims()}
+    started = time.monotonic()
+    image = {"spec": {"amiSelectorTerms": [{"alias": "al2023@v20261001"}]}}
+    prod.client.patch(*NODE_CLASS, "fast", None, image)
+    seen: list[tuple[int, int]] = []
+
+    def replaced() -> bool:
+        claims = prod.node_claims()
+        going = sum("deletionTimestamp" in claim["metadata"] for claim in claims)
+        serving = sum(pod["status"].get("phase") == "Running" for pod in prod.pods("fast-engine"))
+        seen.append((going, serving))
+        return not old & {claim["metadata"]["name"] for claim in claims}
+
+    wait_until(replaced, f"nodes {old} are replaced", seconds=len(old) * 120, every=0.25)
+    prod.wait_running(wanted)
+
+    record_figure(
+        record_property, f"a new image on {len(old)} nodes, one by one: {time.monotonic() - started:.0f} s in all"
+    )
+    assert max(going for going, _ in seen) == 1
+    assert min(serving for _, serving in seen) >= len(old) - 1
+
+
+def _set_budgets(stack: KarpenterStack, pool: str, budgets: list[dict[str, str]]) -> None:
+    stack.client.patch(*NODE_POOL, pool, None, {"spec": {"disruption": {"budgets": budgets}}})
 
 
 def _take_back(stack: KarpenterStack, taken: Sequence[Placement]) -> tuple[list[float], float]:
