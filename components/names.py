@@ -23,7 +23,11 @@ PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 POOL_LABEL: Final = "frugal-llm/pool"
 """On nodes of a NodePool; pods select their pool by it."""
 CAPACITY_LABEL: Final = "frugal-llm/capacity"
-"""``elastic`` or ``floor`` on engine pods: two Deployments of one tier must not select each other's pods."""
+"""``elastic`` or ``floor`` on engine pods: two Deployments of one tier must not select each other's pods.
+
+On their nodes too: an elastic replica would take the floor's on-demand node, leave its spot node empty and cost another
+on-demand node.
+"""
 SYSTEM_POOL: Final = "system"
 """Value of ``POOL_LABEL`` on the system nodes."""
 

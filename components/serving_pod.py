@@ -12,6 +12,7 @@ import pulumi_kubernetes as k8s
 from components.names import (
     API_KEY_SECRET,
     API_KEY_SECRET_KEY,
+    CAPACITY_LABEL,
     ENGINE_PORT,
     GPU_RESOURCE,
     POOL_LABEL,
@@ -235,7 +236,9 @@ def engine_pod(
 
     ``on_demand_only`` keeps it off spot nodes, for a tier's uninterruptible floor.
     """
-    capacity = {"karpenter.sh/capacity-type": "on-demand"} if on_demand_only else {}
+    capacity = {CAPACITY_LABEL: "elastic"}
+    if on_demand_only:
+        capacity = {CAPACITY_LABEL: "floor", "karpenter.sh/capacity-type": "on-demand"}
     return k8s.core.v1.PodSpecArgs(
         service_account_name=engine_service_account(tier.name),
         # Pod Identity brings its own token; a token for the Kubernetes API would only serve who breaks in.

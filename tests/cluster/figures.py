@@ -43,10 +43,11 @@ def show(terminal: pytest.TerminalReporter) -> None:
     ]
     nodes = Counter(tuple(value) for name, value in recorded if name == _PLACEMENT)
     rows = sorted((*row, str(count)) for row, count in nodes.items())
-    figures = [str(value) for name, value in recorded if name == _FIGURE]
+    measured = Counter(str(value) for name, value in recorded if name == _FIGURE)
+    figures = [f"- {text}" + (f" ({count} times)" if count > 1 else "") for text, count in measured.items()]
     if not recorded:
         return
-    text = "\n\n".join([*([report(rows)] if rows else []), *figures])
+    text = "\n\n".join(part for part in (report(rows) if rows else "", "\n".join(figures)) if part)
     terminal.section("plan against launched")
     terminal.write_line(text)
     _FILE.parent.mkdir(exist_ok=True)

@@ -98,14 +98,19 @@ def test_the_autoscaler_owns_the_number_of_replicas(quality: Recording, fast: Re
     assert "replicas" not in object_of(fast, "Deployment", "fast-engine")["spec"]
 
 
-def test_the_floor_is_fixed_and_never_on_spot(quality: Recording) -> None:
+def test_the_floor_is_fixed_and_never_on_spot_and_its_nodes_are_its_own(quality: Recording) -> None:
+    """An elastic replica on the floor's node would leave its spot node empty and cost a second on-demand node."""
     floor = object_of(quality, "Deployment", "quality-floor")["spec"]
     assert floor["replicas"] == QUALITY.replicas.on_demand_floor == 1
     assert floor["template"]["spec"]["nodeSelector"] == {
         "frugal-llm/pool": "gpu-4",
+        "frugal-llm/capacity": "floor",
         "karpenter.sh/capacity-type": "on-demand",
     }
-    assert pod_of(quality, "quality-engine")["nodeSelector"] == {"frugal-llm/pool": "gpu-4"}
+    assert pod_of(quality, "quality-engine")["nodeSelector"] == {
+        "frugal-llm/pool": "gpu-4",
+        "frugal-llm/capacity": "elastic",
+    }
 
 
 def test_a_tier_without_a_floor_has_one_deployment(fast: Recording) -> None:
