@@ -23,10 +23,10 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview manifests test test-slow test-cluster soak bench lint types format docs lock clean
+.PHONY: help preview manifests test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 preview: $(PROGRAM) ## plan, monthly cost, resources and outputs of a stack: [STACK=dev] [ALL=1]
 	@$(BIN)/python -m offline preview $(STACK) $(if $(ALL),--all)
@@ -40,12 +40,13 @@ test: lint types ## lint, types and the fast tests
 test-slow: $(EVERYTHING) $(EMULATORS) ## the tests that take longer than a few seconds
 	@$(BIN)/pytest -q -n auto --dist loadfile -m slow || [ $$? -eq 5 ]  # 5: there are none
 
-test-cluster: $(EVERYTHING) $(EMULATORS) ## the program before the real API server, Karpenter and KEDA; the first build takes 10 to 25 minutes
-	@$(BIN)/python -m tests.cluster.build
+cluster-tools: $(UV) ## build etcd, kube-apiserver, Karpenter, KEDA and the like (Go 1.26; 15 to 25 minutes, once): [PARTS=…]
+	@$(BIN)/python -m tests.cluster.build $(PARTS)
+
+test-cluster: $(EVERYTHING) $(EMULATORS) cluster-tools ## the program before the real API server, Karpenter and KEDA
 	@$(BIN)/pytest -q -m 'cluster and not soak' tests/cluster
 
-soak: $(EVERYTHING) $(EMULATORS) ## the cluster tests that repeat, in full
-	@$(BIN)/python -m tests.cluster.build
+soak: $(EVERYTHING) $(EMULATORS) cluster-tools ## the cluster tests that repeat, in full
 	@$(BIN)/pytest -q -m soak tests/cluster
 
 bench: $(EVERYTHING) ## how long plans take, against their limits

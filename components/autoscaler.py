@@ -100,14 +100,20 @@ def _roles(args: TierAutoscalerArgs, plan: DisaggregationPlan) -> dict[str, dict
 
 def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[str, Any]]) -> dict[str, Any]:
     timeouts = args.tier.timeouts
-    return {
+    # The floor has a Deployment of its own; its replicas are part of every number in the plan.
+    least = replicas.minimum - replicas.on_demand_floor
+    # KEDA itself only wakes what sleeps and puts it back; beyond that the autoscaler asks, and KEDA's webhook warns of
+    # times that nothing reads.
+    asleep_or_not = {
         "pollingInterval": timeouts.polling_interval_s,
         "cooldownPeriod": timeouts.cooldown_s,
         # A new Deployment starts with one replica. It gets as long to be used as any other: without this KEDA stops it
         # in the middle of its first start.
         "initialCooldownPeriod": timeouts.cooldown_s,
-        # The floor has a Deployment of its own; its replicas are part of every number in the plan.
-        "minReplicaCount": replicas.minimum - replicas.on_demand_floor,
+    }
+    return {
+        **(asleep_or_not if least == 0 else {}),
+        "minReplicaCount": least,
         # A tier whose floor is all it may have still needs a number that Kubernetes takes.
         "maxReplicaCount": max(1, replicas.maximum - replicas.on_demand_floor),
         "fallback": {

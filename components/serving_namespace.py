@@ -33,7 +33,10 @@ class ServingNamespaceArgs:
 
 
 class ServingNamespace(pulumi.ComponentResource):
-    """Namespace under Pod Security ``restricted`` in which nothing may talk to anything until a policy allows it."""
+    """Namespace under Pod Security ``restricted`` in which nothing may talk to anything until a policy allows it.
+
+    A quota keeps Services from opening a way in of their own.
+    """
 
     namespace: pulumi.Output[str]
     has_hugging_face_token: bool
@@ -77,7 +80,16 @@ class ServingNamespace(pulumi.ComponentResource):
             if value is not None
         ]
 
-        self.ready = (namespace, priority, *secrets, *self._policies(name, child))
+        quota = k8s.core.v1.ResourceQuota(
+            f"{name}-quota",
+            metadata=k8s.meta.v1.ObjectMetaArgs(name="no-second-way-in", namespace=self.namespace),
+            # The Ingress is the one way in: a load balancer or port of a Service's own would go past its rules. GPUs
+            # are bounded by the node pools; a quota would hold back the replacement of a pod that still drains.
+            spec=k8s.core.v1.ResourceQuotaSpecArgs(hard={"services.loadbalancers": "0", "services.nodeports": "0"}),
+            opts=child,
+        )
+
+        self.ready = (namespace, priority, quota, *secrets, *self._policies(name, child))
         self.has_hugging_face_token = args.hugging_face_token is not None
         self.has_api_key = args.api_key is not None
         self.register_outputs(

@@ -1,4 +1,4 @@
-"""``python -m tests.cluster.build``: build the real parts from their sources, once for each set of versions.
+"""``python -m tests.cluster.build [PART…]``: build the real parts from their sources, once for each set of versions.
 
 Binaries stand in ``${XDG_CACHE_HOME:-~/.cache}/frugal-llm/cluster-tools/<digest of the versions>``, so that a second
 clone builds nothing. From cold caches the build takes 10 to 25 minutes on two cores, and needs Go 1.26 and its module
@@ -51,14 +51,6 @@ class Tools:
                     _PARTS[name](target)
                     print(f"built {name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         return target
-
-
-def build_all() -> Path:
-    """Build what is not built yet; give the directory of all parts. Raises :class:`CannotBuild`."""
-    tools = Tools()
-    for name in _PARTS:
-        tools[name]
-    return tools.directory
 
 
 def _cache() -> Path:
@@ -183,7 +175,10 @@ _PARTS: Final[dict[str, Callable[[Path], None]]] = {
 
 
 if __name__ == "__main__":
+    parts = Tools()
     try:
-        print(build_all())
+        paths = [parts[name] for name in sys.argv[1:] or _PARTS]
     except CannotBuild as problem:
         sys.exit(str(problem))
+    if sys.argv[1:]:
+        print("\n".join(map(str, paths)))

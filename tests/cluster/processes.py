@@ -133,4 +133,5 @@ def answers(process: Process, url: str, *, seconds: float = 60, session: request
     try:
         wait_until(ready, f"{process.name} answers at {url}", seconds=seconds)
     except DidNotHappen as error:
+        process.check()
         raise DidNotHappen(f"{error}\n{process.tail()}") from None

@@ -146,6 +146,11 @@ def test_the_numbers_are_the_plans() -> None:
     assert found["initialCooldownPeriod"] == 600
 
 
+def test_a_tier_that_never_sleeps_has_no_times_of_waking_and_sleeping() -> None:
+    # KEDA's webhook warns of them.
+    assert {"pollingInterval", "cooldownPeriod", "initialCooldownPeriod"}.isdisjoint(spec(QUALITY))
+
+
 def test_the_floors_replicas_are_counted_out_of_every_number() -> None:
     found = spec(QUALITY, OFFICE)
     assert (found["minReplicaCount"], found["maxReplicaCount"]) == (1, 5)
