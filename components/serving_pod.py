@@ -186,6 +186,8 @@ def spread(labels: Mapping[str, str]) -> list[k8s.core.v1.TopologySpreadConstrai
         k8s.core.v1.TopologySpreadConstraintArgs(
             max_skew=1,
             topology_key=key,
+            # Else an elastic pod does not see the floor's, whose nodes it cannot go to, and joins them in their zone.
+            node_affinity_policy="Ignore",
             when_unsatisfiable="ScheduleAnyway",
             label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=labels),
         )

@@ -279,7 +279,8 @@ def test_replicas_prefer_other_zones_and_nodes_but_never_wait_for_them(quality: 
         ("topology.kubernetes.io/zone", 1, "ScheduleAnyway"),
         ("kubernetes.io/hostname", 1, "ScheduleAnyway"),
     ]
-    # The floor's replica and the first elastic one are the two that should not share a zone.
+    # The floor's replica and the first elastic one are the two that should not share a zone; each has nodes of its own.
+    assert {one["nodeAffinityPolicy"] for one in constraints} == {"Ignore"}
     counted = constraints[0]["labelSelector"]["matchLabels"]
     for name in ("quality-engine", "quality-floor"):
         labels = object_of(quality, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
