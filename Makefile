@@ -23,16 +23,25 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview manifests test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
+.PHONY: help preview manifests preflight preflight-demo leftovers test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 preview: $(PROGRAM) ## plan, monthly cost, resources and outputs of a stack: [STACK=dev] [ALL=1]
 	@$(BIN)/python -m offline preview $(STACK) $(if $(ALL),--all)
 
 manifests: $(PROGRAM) ## Kubernetes objects and Helm values of a stack as files: STACK=dev OUT=dir
 	@$(BIN)/python -m offline manifests $(STACK) $(OUT) $(if $(SAMPLES),--samples)
+
+preflight: $(PROGRAM) ## what the AWS account lacks for a stack, before up: [STACK=dev] [JSON=1]
+	@$(BIN)/python -m preflight $(STACK) $(if $(JSON),--json)
+
+preflight-demo: $(EVERYTHING) $(EMULATORS) ## the same against emulated AWS whose GPU quota is too low: [STACK=dev]
+	@$(BIN)/python -m tests.emulators --quota L-DB2E81BA=8 -- $(BIN)/python -m preflight $(STACK)
+
+leftovers: $(PROGRAM) ## what a destroyed stack left in the AWS account, and its price: [STACK=dev] [JSON=1]
+	@$(BIN)/python -m preflight leftovers $(STACK) $(if $(JSON),--json)
 
 test: lint types ## lint, types and the fast tests
 	@$(BIN)/pytest -q -n auto --dist loadfile

@@ -24,11 +24,12 @@ region, watched, tags = plan.region, settings.observability, names.stack_tags(pu
 cluster_name = f"{names.PROJECT}-{pulumi.get_stack()}"
 
 # fmt: off
-in_aws = pulumi.ResourceOptions(providers=[
-    aws.Provider("aws", region=region, default_tags=aws.ProviderDefaultTagsArgs(tags=tags)), eks.Provider("eks")])
+in_aws = pulumi.ResourceOptions(providers=[eks.Provider("eks"), aws.Provider(
+    "aws", region=region, allowed_account_ids=settings.access.allowed_account_ids,
+    default_tags=aws.ProviderDefaultTagsArgs(tags=tags))])
 network = Network("network", NetworkArgs(plan=plan.network, region=region, cluster_name=cluster_name), in_aws)
 cluster = Cluster("cluster", ClusterArgs(
-    cluster_name=cluster_name, region=region, system_nodes=plan.system_nodes, vpc_id=network.vpc_id,
+    cluster_name=cluster_name, region=region, plan=plan.cluster, system_nodes=plan.system_nodes, vpc_id=network.vpc_id,
     private_subnet_ids=network.private_subnet_ids, network_ready=network.ready,
     api_endpoint_cidrs=settings.network.api_endpoint_cidrs, admin_role_arns=settings.access.admin_role_arns,
     control_plane_logs=watched.control_plane_logs, log_retention_days=watched.log_retention_days, tags=tags), in_aws)
@@ -41,8 +42,8 @@ controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
     gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
     device_plugin=settings.capacity.ami_alias.startswith("al2023")), in_cluster)
-karpenter = Karpenter("karpenter", KarpenterArgs(
-    cluster_name=cluster.name, region=region, system_ready=cluster.system_ready), in_cluster)
+karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
+    node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
     ami_alias=settings.capacity.ami_alias, tags=tags), pulumi.ResourceOptions.merge(
@@ -50,7 +51,8 @@ pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     for pool in plan.node_pools}
 
 serving = ServingNamespace("serving", ServingNamespaceArgs(
-    hugging_face_token=secrets.hugging_face_token, api_key=secrets.api_key), pulumi.ResourceOptions.merge(
+    kubernetes_version=plan.cluster.kubernetes_version, hugging_face_token=secrets.hugging_face_token,
+    api_key=secrets.api_key), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=list(cluster.system_ready))))
 weights = ModelWeights("weights", ModelWeightsArgs(
     tiers=plan.tiers, cluster_name=cluster.name, region=region, namespace=serving.namespace,

@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -132,21 +132,42 @@ def _ipv4_network(block: str) -> ipaddress.IPv4Network:
         ) from error
 
 
+#: What no router of the internet forwards: RFC 1918 and RFC 6598.
+_PRIVATE_BLOCKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+
+
 def _reachable_from(block: str) -> str:
-    if _ipv4_network(block).prefixlen == 0:
-        raise PydanticCustomError("cidr", "opens the Kubernetes API to everybody; name your own addresses")
-    return block
-
-
-def _cidr_16_to_20(block: str) -> str:
     network = _ipv4_network(block)
-    if not network.is_private and not network.subnet_of(ipaddress.IPv4Network("100.64.0.0/10")):
-        raise PydanticCustomError("cidr", "is a public block; for example 10.42.0.0/16")
-    if not 16 <= network.prefixlen <= 20:
+    if network.prefixlen < 8:
+        raise PydanticCustomError("cidr", "opens the Kubernetes API to everybody; name your own addresses")
+    if any(network.overlaps(private) for private in _PRIVATE_BLOCKS):
         raise PydanticCustomError(
-            "cidr", "must be a /16 to /20: AWS allows no VPC above /16, and pods take their addresses from it"
+            "cidr",
+            "is a private block, which the API's public endpoint never sees; name the public addresses that your "
+            "network leaves by, or nothing: what is connected to the VPC reaches the private endpoint anyway",
         )
     return block
+
+
+def _private_block(block: str) -> str:
+    network = _ipv4_network(block)
+    if not any(network.subnet_of(private) for private in _PRIVATE_BLOCKS):
+        raise PydanticCustomError("cidr", "is a public block; for example 10.42.0.0/16")
+    return block
+
+
+def _arn(form: str, what: str, example: str) -> Callable[[str], str]:
+    """Make a validator of ARNs that says what a wrong one is the ARN of."""
+
+    def validated(arn: str) -> str:
+        if not re.fullmatch(form, arn):
+            parts = arn.split(":", 5)
+            kind = re.split("[/:]", parts[5])[0] if len(parts) == 6 and parts[0] == "arn" else ""
+            found = f"is the ARN of {kind} in {parts[2]}, not of {what}" if kind else f"is no ARN of {what}"
+            raise PydanticCustomError("arn", "{found}; for example {example}", {"found": found, "example": example})
+        return arn
+
+    return validated
 
 
 def _not_boolean(value: object) -> object:
@@ -164,6 +185,28 @@ Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)]
 Positive = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=1, allow_inf_nan=False)]
+
+RoleArn = Annotated[
+    str,
+    AfterValidator(
+        _arn(
+            r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+",
+            "an IAM role",
+            "arn:aws:iam::111122223333:role/eks-cluster",
+        )
+    ),
+]
+KeyArn = Annotated[
+    str,
+    AfterValidator(
+        _arn(
+            r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+",
+            "a KMS key",
+            "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        )
+    ),
+]
+SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
 KvCacheDtype = Literal["auto", "fp8"]
@@ -389,12 +432,22 @@ class Scaling(Settings):
 class Network(Settings):
     """The VPC and the way in."""
 
-    vpc_cidr: Annotated[str, AfterValidator(_cidr_16_to_20)] = "10.42.0.0/16"
-    """A /16 to /20; pods take their addresses from it."""
+    vpc_cidr: Annotated[str, AfterValidator(_private_block)] = "10.42.0.0/16"
+    """A /16 to /20; pods take their addresses from it. With ``vpcId``, the block of that VPC that holds the subnets."""
+    vpc_id: Annotated[str, Field(pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$")] | None = None
+    """A VPC of your own, which then also has the ways out: the stack makes no gateway, route or endpoint in it. Needs
+    ``vpcCidr``, ``zones`` and ``privateSubnetIds``."""
+    private_subnet_ids: tuple[SubnetId, ...] = ()
+    """Of your own VPC, one for each of ``zones`` and in their order: nodes and pods. They need a route out."""
+    public_subnet_ids: tuple[SubnetId, ...] = ()
+    """The same for an internet-facing load balancer; without one they may be left out."""
     zones: tuple[str, ...] = ()
     """Availability zones; empty: three of the region."""
     nat_gateways: Literal["single", "per-zone"] = "single"
     """One for all zones is cheaper; one per zone survives the loss of a zone."""
+    private_endpoints: bool = False
+    """Reach the AWS services that the nodes call through interface endpoints also where NAT is cheaper, so that this
+    traffic stays off the internet."""
     api_endpoint_cidrs: tuple[Annotated[str, AfterValidator(_reachable_from)], ...] = ()
     """Who may reach the Kubernetes API from outside the VPC; empty: nobody, it is private."""
     ingress_scheme: Literal["internal", "internet-facing"] = "internal"
@@ -420,7 +473,28 @@ class Access(Settings):
     """Who may administer the cluster."""
 
     admin_role_arns: tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:(role|user)/.+$")], ...] = ()
-    """IAM principals with cluster administrator rights beside the one that creates the cluster."""
+    """IAM principals with cluster administrator rights beside the one that creates the cluster; other accounts' too."""
+    account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
+    """The AWS account of the stack. Credentials of any other are refused before the first resource."""
+
+    @property
+    def allowed_account_ids(self) -> list[str] | None:
+        """As the AWS provider takes it."""
+        return None if self.account_id is None else [self.account_id]
+
+
+class Cluster(Settings):
+    """The Kubernetes cluster, and what of it you bring yourself."""
+
+    kubernetes_version: Annotated[str, Field(pattern=r"^1\.\d+$")] = "1.36"
+    """Minor version, in quotes: one that Karpenter and KEDA support and whose add-ons are pinned here."""
+    role_arn: RoleArn | None = None
+    """Role of the control plane with the policy AmazonEKSClusterPolicy; left out, the stack makes one."""
+    node_role_arn: RoleArn | None = None
+    """Role of all nodes with the policies AmazonEKSWorkerNodePolicy, AmazonEKS_CNI_Policy,
+    AmazonEC2ContainerRegistryPullOnly and AmazonSSMManagedInstanceCore; left out, the stack makes two."""
+    secrets_key_arn: KeyArn | None = None
+    """KMS key that encrypts Kubernetes secrets, symmetric and of the stack's region; left out, the stack makes one."""
 
 
 class Observability(Settings):
@@ -476,6 +550,7 @@ class StackSettings(Settings):
     scaling: Scaling = Scaling()
     network: Network = Network()
     access: Access = Access()
+    cluster: Cluster = Cluster()
     observability: Observability = Observability()
     prices: Prices = Prices()
     budget: Budget = Budget()
@@ -685,6 +760,9 @@ _WORDS = {
 }
 
 _PATTERN_HINTS = {
+    "kubernetesVersion": 'a minor version in quotes, for example "1.36": without them YAML reads 1.40 as 1.4',
+    "vpcId": "for example vpc-0123456789abcdef0",
+    "accountId": 'the 12 digits in quotes, for example "111122223333"',
     "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",
     "header": "letters, digits and hyphens: a load balancer condition takes at most 40",
     "amiAlias": "for example al2023@v20260903; latest is refused because it would replace nodes on every release",

@@ -1,9 +1,9 @@
-"""How long a plan takes: ``make bench``. Exits with 1 when a limit is missed.
+"""How long a plan and a preview take: ``make bench``. Exits with 1 when a limit is missed.
 
-A plan of ``Pulumi.prod.yaml`` is timed as a whole process, as a person starts it; stacks of many tiers within one
-process, each in a fresh one. The tiers are all different (traffic, lengths, targets, replicas, several models), so
-that nothing can be answered by remembering an equal tier. Processor time is what decides: wall time says how busy the
-machine was.
+A plan and the offline preview of ``Pulumi.prod.yaml`` are timed as whole processes, as a person starts them; stacks of
+many tiers within one process, each in a fresh one. The tiers are all different (traffic, lengths, targets, replicas,
+several models), so that nothing can be answered by remembering an equal tier. Processor time is what decides: wall time
+says how busy the machine was.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 PROD_LIMIT_S = 0.8
+PREVIEW_LIMIT_S, PREVIEWS = 6.0, 3
 MANY_TIERS, MANY_TIERS_LIMIT_S = 200, 10.0
 #: Time per tier of the largest stack over that of the smallest: linear is 1.
 LINEAR_LIMIT = 1.5
@@ -63,9 +64,14 @@ def stack_of(tiers: int) -> dict[str, object]:
 
 
 def planned(path: Path, *options: str) -> tuple[float, float]:
+    """Processor and wall seconds of one whole process that plans."""
+    return ran("planning", "plan", str(path), *options)
+
+
+def ran(module: str, *arguments: str) -> tuple[float, float]:
     """Processor and wall seconds of one whole process."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "planning", "plan", str(path), *options]
+    command = [sys.executable, "-m", module, *arguments]
     # Bytecode is kept, as `make` keeps it and as Python does by itself.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -89,6 +95,11 @@ def main() -> int:
         processor, wall = zip(*(planned(ROOT / "Pulumi.prod.yaml", *options) for _ in range(RUNS)), strict=True)
         if row(f"plan Pulumi.prod.yaml, {name}", list(processor), list(wall), f"limit {PROD_LIMIT_S}") > PROD_LIMIT_S:
             missed.append(f"prod, {name}")
+    ran("offline", "preview", "prod")
+    processor, wall = zip(*(ran("offline", "preview", "prod") for _ in range(PREVIEWS)), strict=True)
+    note = f"limit {PREVIEW_LIMIT_S:g}, of the wall time too on a machine with nothing else to do"
+    if row("preview prod, offline", list(processor), list(wall), note) > PREVIEW_LIMIT_S:
+        missed.append("preview of prod")
     per_tier: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         for tiers in SIZES:

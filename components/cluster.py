@@ -12,9 +12,9 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
-from components import iam, versions
+from components import iam
 from components.names import POOL_LABEL, SYSTEM_POOL
-from planning.plan import CpuArchitecture, SystemNodesPlan
+from planning.plan import ClusterPlan, CpuArchitecture, SystemNodesPlan
 
 _AMI_TYPES: Final[Mapping[CpuArchitecture, str]] = {
     "amd64": "AL2023_x86_64_STANDARD",
@@ -28,6 +28,7 @@ class ClusterArgs:
 
     cluster_name: str
     region: str
+    plan: ClusterPlan
     system_nodes: SystemNodesPlan
     vpc_id: pulumi.Input[str]
     private_subnet_ids: pulumi.Input[Sequence[pulumi.Input[str]]]
@@ -99,13 +100,13 @@ class Cluster(pulumi.ComponentResource):
         # Before the nodes: without a CNI none becomes Ready. On destroy after them: the CNI frees its interfaces.
         before_nodes = [
             # Network policies of the tiers are enforced by the CNI's own agent, which is off by default.
-            self._addon(versions.VPC_CNI, [], {"enableNetworkPolicy": "true"}),
-            self._addon(versions.KUBE_PROXY, []),
-            self._addon(versions.POD_IDENTITY_AGENT, []),
+            self._addon("vpc-cni", [], {"enableNetworkPolicy": "true"}),
+            self._addon("kube-proxy", []),
+            self._addon("eks-pod-identity-agent", []),
         ]
         self.system_nodes = self._node_group(before_nodes)
-        coredns = self._addon(versions.COREDNS, [self.system_nodes])
-        metrics_server = self._addon(versions.METRICS_SERVER, [self.system_nodes])
+        coredns = self._addon("coredns", [self.system_nodes])
+        metrics_server = self._addon("metrics-server", [self.system_nodes])
         volumes = self._volumes()
         storage_class = self._storage_class(volumes)
         self.storage_class = storage_class.metadata.name
@@ -128,13 +129,7 @@ class Cluster(pulumi.ComponentResource):
         )
 
     def _control_plane(self) -> eks.Cluster:
-        args = self._args
-        key = aws.kms.Key(
-            f"{self._prefix}-secrets",
-            description=f"Kubernetes secrets of {args.cluster_name}",
-            enable_key_rotation=True,
-            opts=self._child,
-        )
+        args, plan = self._args, self._args.plan
         # Made by us first: EKS would make it on its own, with no end to its retention, and leave it behind.
         logs: list[pulumi.Resource] = []
         if args.control_plane_logs:
@@ -149,14 +144,16 @@ class Cluster(pulumi.ComponentResource):
         return eks.Cluster(
             self._prefix,
             name=args.cluster_name,
-            version=versions.KUBERNETES_VERSION,
+            version=plan.kubernetes_version,
             authentication_mode=eks.AuthenticationMode.API,
             vpc_id=args.vpc_id,
             private_subnet_ids=args.private_subnet_ids,
+            kubernetes_service_ip_address_range=plan.service_cidr,
+            service_role=self._given_role(plan.role_arn) if plan.role_arn else None,
             endpoint_private_access=True,
             endpoint_public_access=public,
             public_access_cidrs=list(args.api_endpoint_cidrs) if public else None,
-            encryption_config_key_arn=key.arn,
+            encryption_config_key_arn=plan.secrets_key_arn or self._secrets_key().arn,
             enabled_cluster_log_types=list(args.control_plane_logs),
             # Extended support costs six times the control plane's price; STANDARD upgrades instead of paying it.
             upgrade_policy=aws.eks.ClusterUpgradePolicyArgs(support_type="STANDARD"),
@@ -173,6 +170,18 @@ class Cluster(pulumi.ComponentResource):
             create_oidc_provider=False,
             opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=logs)),
         )
+
+    def _secrets_key(self) -> aws.kms.Key:
+        return aws.kms.Key(
+            f"{self._prefix}-secrets",
+            description=f"Kubernetes secrets of {self._args.cluster_name}",
+            enable_key_rotation=True,
+            opts=self._child,
+        )
+
+    def _given_role(self, arn: str) -> aws.iam.Role:
+        """Look up a role that is there: `eks.Cluster` takes no ARN."""
+        return aws.iam.Role.get(f"{self._prefix}-role", iam.role_name(arn), opts=self._child)
 
     def _administrators(self) -> None:
         policy = f"arn:{iam.partition(self._args.region)}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
@@ -196,16 +205,16 @@ class Cluster(pulumi.ComponentResource):
 
     def _addon(
         self,
-        addon: versions.Addon,
+        addon: str,
         after: Sequence[pulumi.Resource],
         configuration: Mapping[str, object] | None = None,
         pod_identity: aws.eks.AddonPodIdentityAssociationArgs | None = None,
     ) -> aws.eks.Addon:
         return aws.eks.Addon(
-            f"{self._prefix}-{addon.name}",
+            f"{self._prefix}-{addon}",
             cluster_name=self.name,
-            addon_name=addon.name,
-            addon_version=addon.version,
+            addon_name=addon,
+            addon_version=self._args.plan.addon_versions[addon],
             configuration_values=json.dumps(configuration) if configuration else None,
             pod_identity_associations=[pod_identity] if pod_identity else None,
             resolve_conflicts_on_create="OVERWRITE",
@@ -215,7 +224,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _node_group(self, before: Sequence[pulumi.Resource]) -> aws.eks.NodeGroup:
         args, plan = self._args, self._args.system_nodes
-        role = iam.attached_role(f"{self._prefix}-system-node", iam.EC2, iam.NODE_POLICIES, args.region, self._child)
+        role = iam.node_role(f"{self._prefix}-system-node", args.plan.node_role_arn, args.region, self._child)
         tags = {**args.tags, "Name": f"{args.cluster_name}-system"}
         template = aws.ec2.LaunchTemplate(
             f"{self._prefix}-system-nodes",
@@ -247,12 +256,12 @@ class Cluster(pulumi.ComponentResource):
         return aws.eks.NodeGroup(
             f"{self._prefix}-system",
             cluster_name=self.name,
-            node_role_arn=role.role.arn,
+            node_role_arn=role.arn,
             subnet_ids=args.private_subnet_ids,
             ami_type=_AMI_TYPES[plan.cpu_architecture],
             capacity_type="ON_DEMAND",
             instance_types=[plan.instance_type],
-            version=versions.KUBERNETES_VERSION,
+            version=args.plan.kubernetes_version,
             launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
                 id=template.id, version=template.latest_version.apply(str)
             ),
@@ -276,7 +285,7 @@ class Cluster(pulumi.ComponentResource):
             self._child,
         )
         return self._addon(
-            versions.EBS_CSI_DRIVER,
+            "aws-ebs-csi-driver",
             [self.system_nodes, *role.attachments],
             # Volumes of claims are made by the driver: no provider's default tags reach them.
             {"controller": {"extraVolumeTags": dict(self._args.tags)}},

@@ -69,17 +69,25 @@ class Controllers(pulumi.ComponentResource):
         role = aws.iam.Role(
             f"{self._prefix}-load-balancer", assume_role_policy=iam.trust(iam.POD_IDENTITY), opts=self._child
         )
-        # The controller's own policy, v3.5.0, unchanged, so that it can be compared with the next. It is wider than
-        # what is used here (WAF, Shield, Cognito) and deletes load balancers and groups only when they carry its tag.
-        document = iam.document("load_balancer_controller.json")
-        policy = aws.iam.Policy(
-            f"{self._prefix}-load-balancer",
-            policy=document.replace("arn:aws:", f"arn:{iam.partition(args.region)}:"),
-            opts=self._child,
+        # The controller's own policy, v3.5.0, in the same order so that it can be compared with the next. Bound to the
+        # region, and to what carries this cluster's tag where the original asks for any cluster's; without its rights
+        # on WAF, Shield, Cognito and IAM's certificates, which it does not use here. Two, because that exceeds the 6144
+        # characters of one.
+        filled = args.cluster_name.apply(
+            lambda cluster_name: iam.documents(
+                "load_balancer_controller.json",
+                partition=iam.partition(args.region),
+                region=args.region,
+                cluster_name=cluster_name,
+            )
         )
-        attachment = aws.iam.RolePolicyAttachment(
-            f"{self._prefix}-load-balancer", role=role.name, policy_arn=policy.arn, opts=self._child
-        )
+        attachments: list[pulumi.Resource] = []
+        for title in iam.titles("load_balancer_controller.json"):
+            name = f"{self._prefix}-load-balancer-{title}"
+            policy = aws.iam.Policy(name, policy=filled[title], opts=self._child)
+            attachments.append(
+                aws.iam.RolePolicyAttachment(name, role=role.name, policy_arn=policy.arn, opts=self._child)
+            )
         association = aws.eks.PodIdentityAssociation(
             f"{self._prefix}-load-balancer",
             cluster_name=args.cluster_name,
@@ -118,7 +126,7 @@ class Controllers(pulumi.ComponentResource):
             parent=self,
             # Credentials are injected when a pod is created: association and permissions must be there before, and on
             # destroy until the last load balancer is gone.
-            depends_on=[association, attachment, *args.system_ready],
+            depends_on=[association, *attachments, *args.system_ready],
         )
 
     def _keda(self) -> k8s.helm.v3.Release:

@@ -40,6 +40,8 @@ class KarpenterArgs:
     cluster_name: pulumi.Output[str]
     """``Cluster.name``, which waits for the cluster: a plain text would let entries be made before it."""
     region: str
+    node_role_arn: str | None
+    """A role that is there and that the system nodes have too; None: one is made."""
     system_ready: Sequence[pulumi.Resource]
     """``Cluster.system_ready``: nodes to run on, DNS, the Pod Identity agent, the tag its nodes find their group by."""
 
@@ -59,19 +61,23 @@ class Karpenter(pulumi.ComponentResource):
         super().__init__("frugal-llm:nodes:Karpenter", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        node = iam.attached_role(f"{name}-node", iam.EC2, iam.NODE_POLICIES, args.region, child)
-        # Lets kubelets with this role join; in authentication mode API there is no aws-auth to do it.
-        access = aws.eks.AccessEntry(
-            f"{name}-node",
-            cluster_name=args.cluster_name,
-            principal_arn=node.role.arn,
-            type="EC2_LINUX",
-            opts=child,
-        )
+        node = iam.node_role(f"{name}-node", args.node_role_arn, args.region, child)
+        access: list[pulumi.Resource] = []
+        if args.node_role_arn is None:
+            # Lets kubelets with this role join; in authentication mode API there is no aws-auth to do it. For a role
+            # that managed node groups have, EKS makes the entry by itself and refuses a second.
+            entry = aws.eks.AccessEntry(
+                f"{name}-node",
+                cluster_name=args.cluster_name,
+                principal_arn=node.arn,
+                type="EC2_LINUX",
+                opts=child,
+            )
+            access.append(entry)
         queue, queue_parts = _interruption_queue(name, args.cluster_name, child)
-        controller_role, controller_parts = _controller_role(name, args, node.role, queue, child)
+        controller_role, controller_parts = _controller_role(name, args, node, queue, child)
 
-        self.node_role_name = node.role.name
+        self.node_role_name = node.name
         self.crds = _release(
             f"{name}-crd",
             versions.KARPENTER_CRD,
@@ -115,7 +121,7 @@ class Karpenter(pulumi.ComponentResource):
                     association,
                     *controller_parts,
                     *node.attachments,
-                    access,
+                    *access,
                     *queue_parts,
                     *args.system_ready,
                 ],
@@ -203,7 +209,7 @@ def _interruption_queue(
 
 
 def _controller_role(
-    name: str, args: KarpenterArgs, node_role: aws.iam.Role, queue: aws.sqs.Queue, child: pulumi.ResourceOptions
+    name: str, args: KarpenterArgs, node_role: iam.NodeRole, queue: aws.sqs.Queue, child: pulumi.ResourceOptions
 ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
     """Give the controller's role with the six policies of Karpenter's own CloudFormation template, v1.14.1.
 

@@ -1,4 +1,4 @@
-"""The VPC: subnets over the plan's zones, the ways out, and private doors to AWS services."""
+"""The VPC: subnets over the plan's zones, the ways out, and private doors to AWS services; or one that is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components import iam
-from planning.plan import NetworkPlan
+from planning.plan import ExistingVpc, NetworkPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,10 @@ class NetworkArgs:
 
 
 class Network(pulumi.ComponentResource):
-    """A VPC with public subnets for load balancers and NAT, and private ones for everything that computes."""
+    """A VPC with public subnets for load balancers and NAT, and private ones for everything that computes.
+
+    Of a VPC that is there it makes nothing but the tags that Karpenter and the load balancer controller look for.
+    """
 
     vpc_id: pulumi.Output[str]
     public_subnet_ids: pulumi.Output[Sequence[str]]
@@ -34,6 +37,48 @@ class Network(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("frugal-llm:network:Network", name, {}, opts)
+        if args.plan.existing is not None:
+            self._find(name, args, args.plan.existing)
+        else:
+            self._make(name, args)
+        self.register_outputs(
+            {
+                "vpc_id": self.vpc_id,
+                "public_subnet_ids": self.public_subnet_ids,
+                "private_subnet_ids": self.private_subnet_ids,
+            }
+        )
+
+    def _find(self, name: str, args: NetworkArgs, existing: ExistingVpc) -> None:
+        self.vpc_id = pulumi.Output.from_input(existing.vpc_id)
+        self.public_subnet_ids = pulumi.Output.from_input(existing.public_subnet_ids)
+        self.private_subnet_ids = pulumi.Output.from_input(existing.private_subnet_ids)
+        # Where load balancers go is true of a subnet for every cluster in it, so these tags stay on destroy.
+        shared = pulumi.ResourceOptions(parent=self, retain_on_delete=True)
+        zones = args.plan.zones
+        balancers = [
+            aws.ec2.Tag(
+                f"{name}-{kind}-{zone}", resource_id=subnet, key=f"kubernetes.io/role/{role}", value="1", opts=shared
+            )
+            for kind, role, subnets in (
+                ("public", "elb", existing.public_subnet_ids),
+                ("private", "internal-elb", existing.private_subnet_ids),
+            )
+            for zone, subnet in zip(zones, subnets, strict=bool(subnets))
+        ]
+        discovery = [
+            aws.ec2.Tag(
+                f"{name}-discovery-{zone}",
+                resource_id=subnet,
+                key="karpenter.sh/discovery",
+                value=args.cluster_name,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            for zone, subnet in zip(zones, existing.private_subnet_ids, strict=True)
+        ]
+        self.ready = (*balancers, *discovery)
+
+    def _make(self, name: str, args: NetworkArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
         plan = args.plan
 
@@ -169,13 +214,6 @@ class Network(pulumi.ComponentResource):
             *private_associations,
             s3_endpoint,
             *interface_endpoints,
-        )
-        self.register_outputs(
-            {
-                "vpc_id": self.vpc_id,
-                "public_subnet_ids": self.public_subnet_ids,
-                "private_subnet_ids": self.private_subnet_ids,
-            }
         )
 
     @staticmethod

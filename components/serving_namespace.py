@@ -16,7 +16,6 @@ from components.names import (
     SERVING_NAMESPACE,
     SERVING_PRIORITY_CLASS,
 )
-from components.versions import KUBERNETES_VERSION
 
 _PRIORITY: Final = 1_000_000
 """Above pods without a class (0), below Kubernetes' own from 2,000,000,000."""
@@ -24,8 +23,9 @@ _PRIORITY: Final = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ServingNamespaceArgs:
-    """The secrets of the stack; each is optional."""
+    """The cluster's minor version, and the secrets of the stack; each of these is optional."""
 
+    kubernetes_version: str
     hugging_face_token: pulumi.Input[str] | None = None
     """For gated checkpoints, while the weights bucket is filled."""
     api_key: pulumi.Input[str] | None = None
@@ -49,7 +49,7 @@ class ServingNamespace(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
 
         # The standard of the cluster's own minor: an upgrade must not refuse pods that ran the day before.
-        version = f"v{KUBERNETES_VERSION}"
+        version = f"v{args.kubernetes_version}"
         modes = ("enforce", "audit", "warn")
         namespace = k8s.core.v1.Namespace(
             f"{name}-namespace",

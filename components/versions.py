@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from planning.facts import eks_versions
 
 KUBERNETES_VERSION = eks_versions.KUBERNETES_VERSION
-"""The plan prices its control plane by date, so the version stands there."""
+"""Of a stack that names none. The others, and the add-ons of each, stand in the facts: the plan needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +21,12 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Addon:
-    """An EKS add-on at a pinned version."""
-
-    name: str
-    version: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class Image:
     """A container image at a pinned tag."""
 
     reference: str
     source: str
 
-
-_RAN_ON_136 = "what EKS resolved for a 1.36 cluster that ran on 2026-09-16, from a public file"
-VPC_CNI = Addon("vpc-cni", "v1.22.4-eksbuild.3", _RAN_ON_136)
-KUBE_PROXY = Addon("kube-proxy", "v1.36.0-eksbuild.21", _RAN_ON_136)
-COREDNS = Addon("coredns", "v1.14.3-eksbuild.16", _RAN_ON_136)
-POD_IDENTITY_AGENT = Addon("eks-pod-identity-agent", "v1.3.10-eksbuild.3", _RAN_ON_136)
-EBS_CSI_DRIVER = Addon(
-    "aws-ebs-csi-driver",
-    "v1.64.0-eksbuild.1",
-    "default for 1.36 by describe-addon-versions of 2026-08-27, from a public file",
-)
-METRICS_SERVER = Addon(
-    "metrics-server",
-    "v0.9.0-eksbuild.11",
-    "default for 1.36 by describe-addon-versions, pinned on 2026-10-07 in a public file",
-)
 
 KARPENTER_CRD = Chart(
     "oci://public.ecr.aws/karpenter/karpenter-crd", "1.14.1", "", "aws/karpenter-provider-aws v1.14.1, 2026-08-20"

@@ -32,10 +32,42 @@ SECTIONS = {
     settings.Scaling: "scaling",
     settings.Network: "network",
     settings.Access: "access",
+    settings.Cluster: "cluster",
     settings.Observability: "observability",
     settings.Prices: "prices",
     settings.Budget: "budget",
 }
+
+
+BRING_YOUR_OWN = """config:
+  aws:region: us-east-1
+  frugal-llm:network:
+    vpcId: vpc-0123456789abcdef0
+    vpcCidr: 10.8.0.0/16 # the block of that VPC that holds the subnets
+    zones: [us-east-1a, us-east-1b, us-east-1c]
+    privateSubnetIds: [subnet-0000000000000000a, subnet-0000000000000000b, subnet-0000000000000000c]
+  frugal-llm:access: {accountId: "111122223333"}
+  frugal-llm:cluster:
+    kubernetesVersion: "1.36"
+    roleArn: arn:aws:iam::111122223333:role/eks-control-plane
+    nodeRoleArn: arn:aws:iam::111122223333:role/eks-nodes
+    secretsKeyArn: arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab
+"""
+"""Each part may be brought alone; a test plans it."""
+
+
+_BRING_YOUR_OWN_PAGE = """
+## Bring your own
+
+A VPC, the roles of control plane and nodes, and the key of Kubernetes secrets may be there already; each may be
+brought alone. Of a VPC that is there the stack makes nothing: its private subnets need a route out (images and
+weights come from the internet) and should have an S3 gateway endpoint. The stack tags its subnets for Karpenter
+(`karpenter.sh/discovery`, so a subnet is of one stack) and for load balancers. The bill then has no NAT gateway,
+public address or key of its own; GB that leave are still counted as through NAT. What is not looked up before `pulumi
+up`: sizes and zones of subnets, the policies of roles, the kind of the key.
+
+```yaml
+"""
 
 
 def settings_page() -> str:
@@ -51,7 +83,7 @@ def settings_page() -> str:
         lines += ["", f"## {path}", "", (model.__doc__ or "").strip(), ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         lines += list(_rows(model))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n{_BRING_YOUR_OWN_PAGE}{BRING_YOUR_OWN}```\n"
 
 
 def _rows(model: type[settings.Settings]) -> Iterator[str]:

@@ -41,6 +41,11 @@ def stack_warnings(
             "the Kubernetes API is private: run pulumi up from inside the VPC (VPN, peering), or set "
             "network.apiEndpointCidrs for the first run"
         )
+    if plan.network.existing is not None:
+        lines.append(
+            f"the network is {plan.network.existing.vpc_id}: the hours of its gateways and endpoints are not in this "
+            "bill; without an S3 gateway endpoint in its private route tables every cold start pays NAT for its weights"
+        )
     substituted = sorted({item.name for item in plan.forecast.items if "derived" in item.basis})
     if substituted:
         lines.append(f"prices not read for {plan.region} and derived from us-east-1: {', '.join(substituted)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from planning.cluster import system_architectures
 from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
 from planning.facts.fixed_prices import BILLED_GB_PER_GB, REFERENCE_REGION, fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR, Offering
@@ -17,8 +18,8 @@ from planning.traffic import DAYS_PER_MONTH, HOURS_PER_MONTH
 
 SYSTEM_VOLUME_GIB = 50
 
-#: No public file shows an arm64 variant of the endpoint picker, so the system nodes stay x86.
-SYSTEM_FAMILIES = ("m7i",)
+#: General purpose, the one on Graviton and the one on x86.
+SYSTEM_FAMILIES = ("m7g", "m7i")
 
 #: Assumptions of this program, not measured: control plane logs of a quiet cluster, and bytes on the wire of a token in
 #: a request (UTF-8 English) and in a streamed answer (one server-sent event a token).
@@ -64,7 +65,11 @@ def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPl
 
 
 def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, Offering]:
-    """The cheapest on-demand group of at least two equal nodes that holds all system pods, and what a node is."""
+    """The cheapest on-demand group of at least two equal nodes that holds all system pods, and what a node is.
+
+    Of a processor that every image of theirs is known to exist for.
+    """
+    architectures = system_architectures()
     cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS.values())
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
     cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
@@ -72,7 +77,7 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance
-        if instance.family in SYSTEM_FAMILIES:
+        if instance.family in SYSTEM_FAMILIES and instance.arch in architectures:
             room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores
             room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
             count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
@@ -106,6 +111,7 @@ class FixedUsage:
     region: str
     zones: int
     nat_gateways: int
+    """Of the stack's own: none in a VPC that is there. What flows through somebody else's is counted as through one."""
     public_load_balancer: bool
     system_nodes: SystemNodesPlan
     system_node: Offering
@@ -118,6 +124,10 @@ class FixedUsage:
     answers_gb_per_month: float
     control_plane_logs: bool
     log_retention_days: int
+    interface_endpoints: int = 0
+    """Services with one, in every zone."""
+    kubernetes_version: str = KUBERNETES_VERSION
+    own_secrets_key: bool = True
     kv_stores: tuple[KvStoreUsage, ...] = ()
     today: date | None = None
     """First day of the month that is priced; None: some day of standard support."""
@@ -191,14 +201,19 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     items = _Items(usage.region)
     hours = HOURS_PER_MONTH
     nodes = usage.system_nodes
-    _add_control_plane(items, usage.today)
+    _add_control_plane(items, usage.kubernetes_version, usage.today)
     routers = "routers, controllers and Prometheus"
     items.add_nodes(nodes.count, usage.system_node, routers)
     disks = nodes.count * nodes.volume_gib + usage.prometheus_gib
     items.add("disks of system nodes and Prometheus", "ebs_gp3_storage", disks, "GB")
-    items.add("NAT gateways", "nat_gateway", usage.nat_gateways * hours, "hours")
+    if usage.nat_gateways:
+        items.add("NAT gateways", "nat_gateway", usage.nat_gateways * hours, "hours")
     addresses = usage.nat_gateways + (usage.zones if usage.public_load_balancer else 0)
-    items.add("public IPv4 addresses", "public_ipv4", addresses * hours, "hours")
+    if addresses:
+        items.add("public IPv4 addresses", "public_ipv4", addresses * hours, "hours")
+    if usage.interface_endpoints:
+        interfaces = usage.interface_endpoints * usage.zones
+        items.add("interface endpoints", "vpc_interface_endpoint", interfaces * hours, "hours in a zone")
     items.add("load balancer", "alb", hours, "hours")
     on_the_wire = usage.gb_per_month * BILLED_GB_PER_GB
     connections = usage.requests_per_month / (hours * 3600) / _LCU_CONNECTIONS_PER_SECOND
@@ -223,13 +238,14 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
         stored = LOG_GB_PER_MONTH * usage.log_retention_days / DAYS_PER_MONTH
         items.add("stored control plane logs", "cloudwatch_logs_storage", stored, "GB assumed")
     _add_kv_stores(items, usage.kv_stores)
-    items.add("KMS key", "kms_key", 1.0, "key")
+    if usage.own_secrets_key:
+        items.add("KMS key", "kms_key", 1.0, "key")
     return items.costs()
 
 
-def _add_control_plane(items: _Items, today: date | None) -> None:
+def _add_control_plane(items: _Items, kubernetes: str, today: date | None) -> None:
     """The hours of a month from ``today`` under standard support, and those under extended support."""
-    version = eks_version(KUBERNETES_VERSION)
+    version = eks_version(kubernetes)
     end = version.end_of_standard_support
     standard = HOURS_PER_MONTH if today is None else min(HOURS_PER_MONTH, max(0.0, (end - today).days * 24.0))
     kind = f"hours of Kubernetes {version.version}, standard support until {end.isoformat()},"
@@ -239,9 +255,9 @@ def _add_control_plane(items: _Items, today: date | None) -> None:
         items.add("EKS extended support", "eks_control_plane_extended", HOURS_PER_MONTH - standard, kind)
 
 
-def support_warnings(today: date | None) -> tuple[str, ...]:
+def support_warnings(today: date | None, kubernetes: str = KUBERNETES_VERSION) -> tuple[str, ...]:
     """What the calendar says of the stack's Kubernetes version, from three months before its standard support ends."""
-    version = eks_version(KUBERNETES_VERSION)
+    version = eks_version(kubernetes)
     end = version.end_of_standard_support
     if today is None or (end - today).days > _SUPPORT_NOTICE_DAYS:
         return ()
@@ -249,7 +265,8 @@ def support_warnings(today: date | None) -> tuple[str, ...]:
     forced = version.end_of_extended_support
     return (
         f"standard support of Kubernetes {version.version} {ends} on {end.isoformat()}: from then on a cluster hour "
-        f"costs six times as much, and on {forced.isoformat()} EKS upgrades it by itself; raise the version",
+        f"costs six times as much, and on {forced.isoformat()} EKS upgrades it by itself; raise "
+        "cluster.kubernetesVersion",
     )
 
 

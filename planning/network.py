@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import ipaddress
 
-from planning.plan import NetworkPlan
+from planning.plan import ExistingVpc, NetworkPlan
+from planning.private_endpoints import interface_endpoints
 from settings import NAMESPACE, Network, Problem
 
 #: Letters of three zones that new accounts see, where they are not a, b, c. AWS documentation, recalled, not verified;
 #: ``network.zones`` overrides it. us-west-1 gives new accounts two zones only.
 _ZONE_LETTERS = {"ca-central-1": "abd", "ap-northeast-1": "acd", "us-west-1": "ac"}
 
-
 _MOST_ZONES = 3
+
+#: What EKS takes for Services where nobody says: one of the two, so that it does not overlap the VPC (Amazon EKS API,
+#: KubernetesNetworkConfigRequest). No VPC is large enough to overlap both.
+_SERVICE_BLOCKS = ("172.20.0.0/16", "10.100.0.0/16")
+
+#: The bridge of Docker on nodes that have it; Amazon EKS' network requirements advise against an overlap: "no route to
+#: host" for what lies behind it.
+_DOCKER_BRIDGE = ipaddress.IPv4Network("172.17.0.0/16")
+
+#: Overlaps nothing of AWS' or Kubernetes'.
+_FREE_BLOCK = ipaddress.IPv4Network("10.42.0.0/16")
+
+#: Prefix lengths. AWS allows no VPC above /16; below /20 a quarter has no room for pods. A VPC of one's own must hold
+#: two subnets of /27, the least in which AWS puts a load balancer.
+_OWN_BLOCK, _EXISTING_BLOCK = (16, 20), (16, 26)
+
+#: The VPC CNI keeps a spare interface full of addresses on each node (its default WARM_ENI_TARGET of 1), so that a node
+#: takes up to two; an interface of the largest types has 50.
+_ADDRESSES_PER_NODE = 100
+
+#: AWS keeps five addresses of every subnet.
+_RESERVED_ADDRESSES = 5
 
 
 def zones_of(region: str, settings: Network) -> tuple[str, ...]:
@@ -20,8 +42,26 @@ def zones_of(region: str, settings: Network) -> tuple[str, ...]:
     return settings.zones or tuple(region + letter for letter in _ZONE_LETTERS.get(region, "abc"))
 
 
-def zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
-    """Zones of another region, twice the same, or too few for EKS and for the replicas that must be apart."""
+def service_cidr(vpc_cidr: str) -> str:
+    """The block of Kubernetes Services that does not overlap the VPC's."""
+    vpc = ipaddress.IPv4Network(vpc_cidr)
+    return next(block for block in _SERVICE_BLOCKS if not ipaddress.IPv4Network(block).overlaps(vpc))
+
+
+def network_problems(region: str, settings: Network, least_zones: int) -> list[Problem]:
+    """Everything that AWS or the cluster would refuse of zones, blocks and a VPC of one's own.
+
+    ``least_zones``: for EKS and for the replicas that must be apart. Whether a zone has the GPUs is not known here: the
+    facts hold offerings by region.
+    """
+    return [
+        *_zone_problems(region, settings, least_zones),
+        *_block_problems(settings),
+        *_existing_vpc_problems(settings),
+    ]
+
+
+def _zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
     problems = [
         Problem(f"{NAMESPACE}:network.zones[{position}]", zone, f"is no zone of {region}", f"for example {region}a")
         for position, zone in enumerate(settings.zones)
@@ -48,14 +88,70 @@ def zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
     return problems
 
 
+def _block_problems(settings: Network) -> list[Problem]:
+    path, vpc = f"{NAMESPACE}:network.vpcCidr", ipaddress.IPv4Network(settings.vpc_cidr)
+    problems: list[Problem] = []
+    shortest, longest = _OWN_BLOCK if settings.vpc_id is None else _EXISTING_BLOCK
+    if not shortest <= vpc.prefixlen <= longest:
+        why = "AWS allows no VPC above /16, and pods take their addresses from it"
+        near = ipaddress.IPv4Network((vpc.network_address, max(shortest, min(longest, vpc.prefixlen))), strict=False)
+        near = _FREE_BLOCK if near.overlaps(_DOCKER_BRIDGE) else near
+        limit = f"must be a /{shortest} to /{longest}: {why}"
+        problems.append(Problem(path, settings.vpc_cidr, limit, f"the nearest that works is {near}"))
+    if vpc.overlaps(_DOCKER_BRIDGE):
+        limit = f"overlaps {_DOCKER_BRIDGE}, the bridge of Docker on a node, behind which nothing is reached"
+        problems.append(Problem(path, settings.vpc_cidr, limit, f"choose another block, for example {_FREE_BLOCK}"))
+    return problems
+
+
+def _existing_vpc_problems(settings: Network) -> list[Problem]:
+    subnets = {"privateSubnetIds": settings.private_subnet_ids, "publicSubnetIds": settings.public_subnet_ids}
+    path = f"{NAMESPACE}:network"
+    if settings.vpc_id is None:
+        return [
+            Problem(f"{path}.{key}", list(ids), "are subnets of a VPC of your own", f"name it: {path}.vpcId")
+            for key, ids in subnets.items()
+            if ids
+        ]
+    given = settings.model_fields_set
+    needed = {
+        "vpc_cidr": ("vpcCidr", "its block is needed for network policies and against overlaps"),
+        "zones": ("zones", "name the zone of each subnet, in their order"),
+        "private_subnet_ids": ("privateSubnetIds", "nodes and pods need one in each zone"),
+    }
+    problems = [
+        Problem(f"{path}.{key}", None, f"is missing beside vpcId: {why}", "add it")
+        for field, (key, why) in needed.items()
+        if field not in given
+    ]
+    if "nat_gateways" in given or settings.private_endpoints:
+        key = "natGateways" if "nat_gateways" in given else "privateEndpoints"
+        limit = "says nothing with vpcId: your VPC has its own ways out, and the stack makes none in it"
+        problems.append(Problem(f"{path}.{key}", None, limit, "leave it out"))
+    if settings.ingress_scheme == "internet-facing" and not settings.public_subnet_ids:
+        limit = "is missing: an internet-facing load balancer stands in public subnets"
+        problems.append(Problem(f"{path}.publicSubnetIds", None, limit, "add one for each zone"))
+    for key, ids in subnets.items():
+        if ids and (len(ids) != len(settings.zones) or len(set(ids)) < len(ids)):
+            limit = f"{len(settings.zones)} zones need as many different subnets, one in each"
+            problems.append(Problem(f"{path}.{key}", list(ids), limit, "name them in the order of zones"))
+    both = sorted(set(settings.private_subnet_ids) & set(settings.public_subnet_ids))
+    if both:
+        limit = "is both private and public: nodes have no public addresses, so they need a subnet behind NAT"
+        problems.append(Problem(f"{path}.publicSubnetIds", both[0], limit, "give each kind its own"))
+    return problems
+
+
 def network_plan(region: str, settings: Network) -> NetworkPlan:
     """Cut the VPC: a quarter of it for the pods of each zone, the public subnets out of the last quarter.
 
     Pods take VPC addresses, so private subnets are as large as can be; a public subnet holds a NAT gateway and load
-    balancer nodes only (AWS wants a /27 at least).
+    balancer nodes only (AWS wants a /27 at least). A VPC of one's own is left as it is.
     """
-    zones = zones_of(region, settings)
-    vpc = ipaddress.IPv4Network(settings.vpc_cidr, strict=False)
+    zones, vpc = zones_of(region, settings), ipaddress.IPv4Network(settings.vpc_cidr)
+    if settings.vpc_id is not None:
+        existing = ExistingVpc(settings.vpc_id, settings.private_subnet_ids, settings.public_subnet_ids)
+        return NetworkPlan(str(vpc), zones, (), (), 0, (), existing)
     quarters = list(vpc.subnets(prefixlen_diff=2))
     public = list(quarters[3].subnets(prefixlen_diff=4))
     return NetworkPlan(
@@ -64,7 +160,27 @@ def network_plan(region: str, settings: Network) -> NetworkPlan:
         public_cidrs=tuple(str(block) for block in public[: len(zones)]),
         private_cidrs=tuple(str(block) for block in quarters[: len(zones)]),
         nat_gateways=len(zones) if settings.nat_gateways == "per-zone" else 1,
-        # Images come from registries outside AWS and weights through the free S3 gateway endpoint: nothing flows to an
-        # AWS service that an interface endpoint (7.30 USD a month and zone) would carry for less than NAT.
-        interface_endpoints=(),
+        interface_endpoints=interface_endpoints(region, len(zones), private=settings.private_endpoints),
+    )
+
+
+def address_problem(network: NetworkPlan, nodes: int) -> Problem | None:
+    """The VPC of the stack's own that is too small for ``nodes`` at once, with the nearest that is not."""
+    if network.existing is not None:
+        return None
+    vpc, zones = ipaddress.IPv4Network(network.vpc_cidr), len(network.zones)
+    needed = nodes * _ADDRESSES_PER_NODE
+
+    def room(prefix: int) -> int:
+        return zones * (2 ** (32 - prefix - 2) - _RESERVED_ADDRESSES)
+
+    if needed <= room(vpc.prefixlen):
+        return None
+    larger = [prefix for prefix in range(vpc.prefixlen - 1, _OWN_BLOCK[0] - 1, -1) if needed <= room(prefix)]
+    return Problem(
+        f"{NAMESPACE}:network.vpcCidr",
+        network.vpc_cidr,
+        f"the private subnets hold {room(vpc.prefixlen):,} addresses; {nodes} nodes, which the stack may grow to, take "
+        f"up to {needed:,}",
+        f"choose a /{larger[0]}" if larger else "lower maxReplicas or budget.monthlyUsd: no VPC is larger than a /16",
     )

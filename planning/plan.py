@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -238,6 +239,16 @@ class SystemNodesPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ExistingVpc:
+    """A VPC that the stack finds and does not make; subnets in the order of the zones."""
+
+    vpc_id: str
+    private_subnet_ids: tuple[str, ...]
+    public_subnet_ids: tuple[str, ...]
+    """Empty without an internet-facing load balancer."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkPlan:
     """Addresses and zones."""
 
@@ -247,7 +258,25 @@ class NetworkPlan:
     private_cidrs: tuple[str, ...]
     nat_gateways: int
     interface_endpoints: tuple[str, ...]
-    """Services whose interface endpoint costs less than their traffic through NAT; may be empty."""
+    """Services with an interface endpoint: it costs less than their traffic through NAT, or is asked for."""
+    existing: ExistingVpc | None = None
+    """In place of a VPC of the stack's own; there are then no blocks, gateways or endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """The control plane: its version, its addresses, and what of it is brought along."""
+
+    kubernetes_version: str
+    addon_versions: Mapping[str, str]
+    service_cidr: str
+    """Addresses of Kubernetes Services: said, so that no VPC overlaps what EKS would choose."""
+    role_arn: str | None = None
+    """Of the control plane; None: the stack makes one."""
+    node_role_arn: str | None = None
+    """Of system nodes and Karpenter's; None: the stack makes one for each."""
+    secrets_key_arn: str | None = None
+    """KMS key of Kubernetes secrets; None: the stack makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +427,7 @@ class Plan:
     routing_header: str
     node_pools: tuple[NodePoolPlan, ...]
     system_nodes: SystemNodesPlan
+    cluster: ClusterPlan
     network: NetworkPlan
     schedule: SchedulePlan | None
     forecast: Forecast

@@ -9,9 +9,11 @@ from datetime import date
 
 from planning import tiers as tier_plans
 from planning.advice import advice, with_api
+from planning.arns import arn_problems
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.budget import over_budget
 from planning.cautions import stack_warnings
+from planning.cluster import cluster_plan, cluster_problems
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
 from planning.details import Details, details
 from planning.facts.instances import Offering
@@ -28,7 +30,7 @@ from planning.fixed import (
 from planning.fleet import NodeCosts, Policy
 from planning.limits import limits
 from planning.memory import kv_bytes_per_sequence
-from planning.network import network_plan, zone_problems
+from planning.network import address_problem, network_plan, network_problems
 from planning.options import Market
 from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, WhatIf
 from planning.price_dates import LivePrices, PriceUse, age_warning, compute_prices, oldest_date
@@ -168,7 +170,8 @@ class _Stack:
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
         problems += capacity_problems(settings.capacity)
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
-        problems += zone_problems(settings.region, settings.network, least_zones)
+        problems += network_problems(settings.region, settings.network, least_zones)
+        problems += [*cluster_problems(settings), *arn_problems(settings)]
         working = open_hours(settings.schedule.working_hours)
         offered = usable_offerings(settings.region, settings.capacity, live.offerings if live else ())
         demands: list[TierDemand] = []
@@ -195,6 +198,7 @@ class _Stack:
         fixed, nodes, network = _fixed(self.settings, self.demands, bill, self.bills.market, today)
         most = limits(self.settings.budget, self.demands, self.bills, bill, fixed.usd)
         plans, pools = tier_plans.tier_plans(self.settings, self.demands, bill, most)
+        crowded = address_problem(network, nodes.maximum + sum(tier.replicas.maximum for tier in plans))
         baseline = self._baseline(fixed)
         expected = sum(part.usd for part in bill) + fixed.usd
         total, drivers = month_range(self.bills, bill, fixed)
@@ -223,6 +227,7 @@ class _Stack:
             routing_header=self.settings.routing.header,
             node_pools=pools,
             system_nodes=nodes,
+            cluster=cluster_plan(self.settings),
             network=network,
             schedule=self._schedule(),
             forecast=forecast,
@@ -232,9 +237,11 @@ class _Stack:
         )
         ranged = total if self.settings.budget.compare == "high" else None
         over = self._over_budget(Month(bill, fixed, ranged), today)
-        if over and hard_budget and self.settings.budget.when_exceeded == "fail":
-            raise ConfigurationError([over])
-        of_today = _of_today(prices, self.settings.region, today)
+        hard = hard_budget and self.settings.budget.when_exceeded == "fail"
+        refused = [problem for problem in (crowded, over if hard else None) if problem]
+        if refused:
+            raise ConfigurationError(refused)
+        of_today = _of_today(prices, self.settings, today)
         if self.live and self.live.warning:
             of_today = (self.live.warning, *of_today)
         warnings = stack_warnings(self.settings, bill, plan, baseline=baseline.levers, over=over, today=of_today)
@@ -338,7 +345,7 @@ def _fixed(
     routers = tuple(tier_plans.tier_router(*each) for each in zip(demands, bill, strict=True))
     nodes, node = system_nodes(routers, market.offerings)
     network = network_plan(settings.region, settings.network)
-    usage = _fixed_usage(settings, demands, bill, node, len(network.zones), network.nat_gateways, nodes)
+    usage = _fixed_usage(settings, demands, bill, node, network, nodes)
     return fixed_costs(replace(usage, today=today)), nodes, network
 
 
@@ -347,8 +354,7 @@ def _fixed_usage(
     demands: Sequence[TierDemand],
     bill: Sequence[TierBill],
     node: Offering,
-    zones: int,
-    nats: int,
+    network: NetworkPlan,
     nodes: SystemNodesPlan,
 ) -> FixedUsage:
     requests = asked_gb = answered_gb = 0.0
@@ -361,8 +367,8 @@ def _fixed_usage(
     weights = {part.fleet.option.checkpoint.repository: part.fleet.option.checkpoint.weights_gb for part in bill}
     return FixedUsage(
         region=settings.region,
-        zones=zones,
-        nat_gateways=nats,
+        zones=len(network.zones),
+        nat_gateways=network.nat_gateways,
         public_load_balancer=settings.network.ingress_scheme == "internet-facing",
         system_nodes=nodes,
         system_node=node,
@@ -373,6 +379,9 @@ def _fixed_usage(
         answers_gb_per_month=answered_gb,
         control_plane_logs=bool(settings.observability.control_plane_logs),
         log_retention_days=settings.observability.log_retention_days,
+        interface_endpoints=len(network.interface_endpoints),
+        kubernetes_version=settings.cluster.kubernetes_version,
+        own_secrets_key=settings.cluster.secrets_key_arn is None,
         kv_stores=tuple(_kv_store_usage(demand) for demand in demands if _shares_kv(demand)),
     )
 
@@ -460,12 +469,12 @@ _PRICE_SOURCE = "snapshot in planning/facts/data; each price with its source and
 _LIVE_SOURCE = f"instances: AWS Price List and spot history, read for this plan; the rest: {_PRICE_SOURCE}"
 
 
-def _of_today(prices: Sequence[PriceUse], region: str, today: date | None) -> tuple[str, ...]:
+def _of_today(prices: Sequence[PriceUse], settings: StackSettings, today: date | None) -> tuple[str, ...]:
     """What the calendar says of the plan; nothing without a day."""
     if today is None:
         return ()
-    old = age_warning(prices, region, today)
-    return (*support_warnings(today), *((old,) if old else ()))
+    old = age_warning(prices, settings.region, today)
+    return (*support_warnings(today, settings.cluster.kubernetes_version), *((old,) if old else ()))
 
 
 def _shares_kv(demand: TierDemand) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from planning.arns import arn_problems
 from planning.bill import Levers, StackBills, TierBill, TierDemand, Unservable
 from planning.demands import capacity_problems, region_problems, tier_demand, usable_offerings
 from planning.facts.instances import Offering
 from planning.fixed import FixedCosts
-from planning.network import zone_problems
+from planning.network import network_problems
 from planning.options import Market
 from planning.plan import CostRange
 from planning.ranges import month_range
@@ -60,7 +61,8 @@ class Variants:
         if (
             region_problems(settings.region)
             or capacity_problems(settings.capacity)
-            or zone_problems(settings.region, settings.network, zones)
+            or network_problems(settings.region, settings.network, zones)
+            or arn_problems(settings)
         ):
             return None
         planned = [self._tier(settings, tier) for tier in settings.tiers]

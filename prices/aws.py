@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, cast
 
+from prices.explain import explained
 from prices.market import Market, PriceError
 from settings import did_you_mean
 
@@ -52,7 +52,7 @@ def clients(region: str, *, attempts: int, read_timeout_s: float) -> Clients:
     import boto3  # noqa: PLC0415 (slow to import, and most runs read no live price)
     from botocore.config import Config  # noqa: PLC0415
 
-    with _explained(region, "credentials"):
+    with explained(region, "credentials", PriceError):
         session = boto3.session.Session()
         known = session.get_available_regions("ec2")
         if region not in known:
@@ -242,59 +242,8 @@ def _pages(
 ) -> Iterator[Mapping[str, Any]]:
     number = 1
     progress(f"{permission}, page {number}")
-    with _explained(region, permission):
+    with explained(region, permission, PriceError):
         for page in client.get_paginator(operation).paginate(**arguments):
             yield page
             number += 1
             progress(f"{permission}, page {number}")
-
-
-_FORBIDDEN = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-_THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
-_NOT_ENABLED = {"AuthFailure", "OptInRequired"}
-_BAD_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "RequestExpired",
-    "UnrecognizedClientException",
-}
-
-
-@contextmanager
-def _explained(region: str, permission: str) -> Iterator[None]:
-    """Turn what boto3 raises into one message that says what to do."""
-    from botocore.exceptions import (  # noqa: PLC0415 (as boto3)
-        BotoCoreError,
-        ClientError,
-        ConnectionError,
-        HTTPClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
-
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise PriceError(
-            f"no AWS credentials ({error}); set AWS_PROFILE or run aws sso login, with a role that may {permission}"
-        ) from None
-    except (ConnectionError, HTTPClientError) as error:
-        raise PriceError(f"AWS cannot be reached for {permission} in {region} ({error})") from None
-    except ClientError as error:
-        found = error.response.get("Error", {})
-        code, message = found.get("Code", ""), found.get("Message", "")
-        if code in _FORBIDDEN:
-            reason = f"the AWS credentials lack the permission {permission}; allow it on resource *"
-        elif code in _THROTTLED:
-            reason = f"AWS throttles {permission}, also after waiting; try again in a minute"
-        elif code in _NOT_ENABLED:
-            reason = f"AWS refuses {permission}: region {region} is not enabled for the account, or the key is wrong"
-        elif code in _BAD_CREDENTIALS:
-            reason = f"AWS does not accept the credentials for {permission}: sign in again"
-        else:
-            reason = f"{permission} failed"
-        raise PriceError(f"{reason} ({code}: {message})") from None
-    except BotoCoreError as error:
-        raise PriceError(f"{permission} failed: {error}") from None

@@ -12,6 +12,8 @@ from typing import Final
 import pulumi
 import pulumi_aws as aws
 
+from planning.arns import partition
+
 _DIRECTORY: Final = Path(__file__).parent
 
 EC2: Final = ("ec2.amazonaws.com", ("sts:AssumeRole",))
@@ -36,11 +38,26 @@ class AttachedRole:
     attachments: tuple[aws.iam.RolePolicyAttachment, ...]
 
 
-def partition(region: str) -> str:
-    """Give the ARN partition that ``region`` belongs to."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+@dataclass(frozen=True, slots=True)
+class NodeRole:
+    """The role of nodes: the stack's own, or one that is there and has its policies."""
+
+    arn: pulumi.Output[str]
+    name: pulumi.Output[str]
+    attachments: tuple[aws.iam.RolePolicyAttachment, ...]
+
+
+def node_role(name: str, given_arn: str | None, region: str, opts: pulumi.ResourceOptions) -> NodeRole:
+    """Give the role of ``given_arn``, or create one with the policies of a node."""
+    if given_arn is not None:
+        return NodeRole(pulumi.Output.from_input(given_arn), pulumi.Output.from_input(role_name(given_arn)), ())
+    made = attached_role(name, EC2, NODE_POLICIES, region, opts)
+    return NodeRole(made.role.arn, made.role.name, made.attachments)
+
+
+def role_name(arn: str) -> str:
+    """Give the name in a role's ARN, without its path."""
+    return arn.rsplit("/", 1)[-1]
 
 
 def account_id(arn: pulumi.Output[str]) -> pulumi.Output[str]:

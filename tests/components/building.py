@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pulumi
 import pulumi_aws as aws
 
-from planning.plan import NetworkPlan, NodePoolPlan, SystemNodesPlan
+from planning.plan import ClusterPlan, NetworkPlan, NodePoolPlan, SystemNodesPlan
 
 REGION = "us-east-2"
 ZONES = ("us-east-2a", "us-east-2b", "us-east-2c")
@@ -21,6 +21,18 @@ NETWORK = NetworkPlan(
     private_cidrs=("10.42.64.0/18", "10.42.128.0/18", "10.42.192.0/18"),
     nat_gateways=1,
     interface_endpoints=(),
+)
+CLUSTER_PLAN = ClusterPlan(
+    kubernetes_version="1.36",
+    addon_versions={
+        "vpc-cni": "v1.22.4-eksbuild.3",
+        "kube-proxy": "v1.36.0-eksbuild.21",
+        "coredns": "v1.14.3-eksbuild.16",
+        "eks-pod-identity-agent": "v1.3.10-eksbuild.3",
+        "aws-ebs-csi-driver": "v1.64.0-eksbuild.1",
+        "metrics-server": "v0.9.0-eksbuild.11",
+    },
+    service_cidr="172.20.0.0/16",
 )
 SYSTEM_NODES = SystemNodesPlan(instance_type="m7g.large", cpu_architecture="arm64", count=2, maximum=4, volume_gib=40)
 GPU_POOL = NodePoolPlan(

@@ -16,8 +16,9 @@ import pytest
 
 from components import versions
 from components.cluster import Cluster, ClusterArgs
-from planning.plan import CpuArchitecture, SystemNodesPlan
-from tests.components.building import CLUSTER, REGION, SYSTEM_NODES, TAGS, stand_in
+from planning.facts.eks_versions import controllers
+from planning.plan import ClusterPlan, CpuArchitecture, SystemNodesPlan
+from tests.components.building import CLUSTER, CLUSTER_PLAN, REGION, SYSTEM_NODES, TAGS, stand_in
 from tests.harness import (
     UNKNOWN,
     Recording,
@@ -34,6 +35,7 @@ ADMINS = ("arn:aws:iam::111122223333:role/Admin", "arn:aws:iam::444455556666:rol
 
 def cluster(
     *,
+    plan: ClusterPlan = CLUSTER_PLAN,
     system_nodes: SystemNodesPlan = SYSTEM_NODES,
     api_endpoint_cidrs: tuple[str, ...] = (),
     control_plane_logs: tuple[str, ...] = ("audit", "authenticator"),
@@ -44,6 +46,7 @@ def cluster(
         args = ClusterArgs(
             cluster_name=CLUSTER,
             region=REGION,
+            plan=plan,
             system_nodes=system_nodes,
             vpc_id="vpc-1",
             private_subnet_ids=["subnet-1", "subnet-2"],
@@ -74,8 +77,8 @@ def eks(recording: Recording) -> Resource:
     return found
 
 
-def addon(recording: Recording, pinned: versions.Addon) -> Resource:
-    return recording.named(f"cluster-{pinned.name}", ADDON)
+def addon(recording: Recording, name: str) -> Resource:
+    return recording.named(f"cluster-{name}", ADDON)
 
 
 def node_group(recording: Recording) -> Resource:
@@ -129,6 +132,30 @@ def test_secrets_are_encrypted_with_a_key_of_ours_that_rotates(private: Recordin
     assert eks(private).inputs["encryptionConfigKeyArn"] == key.outputs["arn"]
 
 
+def test_services_get_the_planned_block_so_that_eks_does_not_choose_one(private: Recording) -> None:
+    assert eks(private).inputs["kubernetesServiceIpAddressRange"] == "172.20.0.0/16"
+
+
+def test_roles_and_a_key_that_are_there_are_used_and_none_are_made() -> None:
+    account = "arn:aws:iam::111122223333:role"
+    key = "arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    given = replace(
+        CLUSTER_PLAN,
+        role_arn=f"{account}/eks/control-plane",
+        node_role_arn=f"{account}/eks/nodes",
+        secrets_key_arn=key,
+    )
+    recording = cluster(plan=given)
+    assert recording.of_type("aws:kms/key:Key") == []
+    assert eks(recording).inputs["encryptionConfigKeyArn"] == key
+    assert node_group(recording).inputs["nodeRoleArn"] == f"{account}/eks/nodes"
+    found = recording.named("cluster-role", "aws:iam/role:Role")
+    assert (found.read, found.id) == (True, "control-plane"), "IAM knows a role by its name, without the path"
+    assert eks(recording).inputs["serviceRole"].urn == found.urn
+    made = [role.name for role in recording.of_type("aws:iam/role:Role") if not role.read]
+    assert made == ["cluster-ebs-csi"]
+
+
 def test_control_plane_logs_go_to_a_group_that_is_there_first_and_forgets(private: Recording) -> None:
     (group,) = private.of_type("aws:cloudwatch/logGroup:LogGroup")
     assert group.inputs["name"] == f"/aws/eks/{CLUSTER}/cluster", "the name that EKS writes to"
@@ -151,25 +178,18 @@ def test_every_add_on_is_installed_once_by_us_at_its_pin(private: Recording) -> 
     assert inputs["corednsAddonOptions"]["enabled"] is False
     installed = {found.inputs["addonName"]: found.inputs["addonVersion"] for found in private.of_type(ADDON)}
     assert len(private.of_type(ADDON)) == len(installed) == 6
-    assert installed == {
-        pinned.name: pinned.version
-        for pinned in (
-            versions.VPC_CNI,
-            versions.KUBE_PROXY,
-            versions.COREDNS,
-            versions.POD_IDENTITY_AGENT,
-            versions.EBS_CSI_DRIVER,
-            versions.METRICS_SERVER,
-        )
-    }
+    assert installed == CLUSTER_PLAN.addon_versions
 
 
-def test_kube_proxy_is_of_the_minor_version_of_the_cluster() -> None:
-    assert versions.KUBE_PROXY.version.startswith(f"v{versions.KUBERNETES_VERSION}.")
+def test_what_controllers_support_is_known_of_the_versions_that_are_installed() -> None:
+    installed = {"Karpenter": versions.KARPENTER.version, "KEDA": versions.KEDA.version}
+    assert {each.controller: each.version for each in controllers()} == {
+        name: version.rpartition(".")[0] for name, version in installed.items()
+    }, "another minor version of a controller needs its range of Kubernetes versions looked up"
 
 
 def test_network_policies_are_enforced(private: Recording) -> None:
-    configuration = json.loads(addon(private, versions.VPC_CNI).inputs["configurationValues"])
+    configuration = json.loads(addon(private, "vpc-cni").inputs["configurationValues"])
     assert configuration == {"enableNetworkPolicy": "true"}
 
 
@@ -258,13 +278,13 @@ def test_the_role_of_a_node_is_karpenters_four_policies(private: Recording) -> N
 
 def test_the_network_add_ons_are_there_before_the_nodes_and_stay_until_they_are_gone(private: Recording) -> None:
     group = node_group(private)
-    for pinned in (versions.VPC_CNI, versions.KUBE_PROXY, versions.POD_IDENTITY_AGENT):
+    for pinned in ("vpc-cni", "kube-proxy", "eks-pod-identity-agent"):
         assert private.destroyed_before(group, addon(private, pinned)), "no node is Ready without it"
         assert private.destroyed_before(addon(private, pinned), eks(private))
 
 
 def test_add_ons_that_are_deployments_wait_for_nodes_to_run_on(private: Recording) -> None:
-    for pinned in (versions.COREDNS, versions.METRICS_SERVER, versions.EBS_CSI_DRIVER):
+    for pinned in ("coredns", "metrics-server", "aws-ebs-csi-driver"):
         assert private.destroyed_before(addon(private, pinned), node_group(private))
 
 
@@ -278,7 +298,7 @@ def test_system_nodes_go_before_their_role_the_routes_and_the_cluster(private: R
 
 
 def test_the_volume_driver_works_with_pod_identity_and_tags_what_it_makes(private: Recording) -> None:
-    driver = addon(private, versions.EBS_CSI_DRIVER)
+    driver = addon(private, "aws-ebs-csi-driver")
     role = private.named("cluster-ebs-csi", "aws:iam/role:Role")
     assert driver.inputs["podIdentityAssociations"] == [
         {"roleArn": role.outputs["arn"], "serviceAccount": "ebs-csi-controller-sa"}
@@ -298,7 +318,7 @@ def test_volumes_are_by_default_encrypted_gp3_in_the_zone_of_their_pod(private: 
     assert inputs["provisioner"] == "ebs.csi.aws.com"
     assert inputs["parameters"] == {"type": "gp3", "encrypted": "true"}
     assert inputs["volumeBindingMode"] == "WaitForFirstConsumer"
-    assert private.destroyed_before(storage_class, addon(private, versions.EBS_CSI_DRIVER))
+    assert private.destroyed_before(storage_class, addon(private, "aws-ebs-csi-driver"))
 
 
 def test_the_kubernetes_provider_has_the_clusters_kubeconfig_and_outlives_its_changes(private: Recording) -> None:

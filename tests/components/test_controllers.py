@@ -118,23 +118,30 @@ def test_its_rights_come_by_pod_identity(all_of_them: Recording) -> None:
     assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
 
 
-def test_its_rights_are_those_of_its_project_and_fit_one_policy(all_of_them: Recording) -> None:
-    (policy,) = all_of_them.of_type(POLICY)
-    text = policy.inputs["policy"]
-    assert len(text) <= 6144, "AWS takes no longer managed policy"
-    statements = json.loads(text)["Statement"]
+def test_its_rights_are_those_of_its_project_and_each_part_fits_one_policy(all_of_them: Recording) -> None:
+    texts = [policy.inputs["policy"] for policy in all_of_them.of_type(POLICY)]
+    assert len(texts) == 2
+    # EKS: at most 100 characters for a cluster. IAM: 6144 for a managed policy.
+    assert max(len(text.replace("frugal-llm-dev", "c" * 100)) for text in texts) <= 6144
+    assert len(all_of_them.of_type("aws:iam/rolePolicyAttachment:RolePolicyAttachment")) == 2
+    statements = [one for text in texts for one in json.loads(text)["Statement"]]
     actions = {action for one in statements for action in one["Action"]}
     assert {"elasticloadbalancing:CreateLoadBalancer", "elasticloadbalancing:CreateRule"} <= actions
     assert "*" not in actions
     for delete in ("ec2:DeleteSecurityGroup", "elasticloadbalancing:DeleteLoadBalancer"):
-        for one in statements:
-            assert delete not in one["Action"] or "Condition" in one, f"{delete}: only of what carries a cluster's tag"
+        (only,) = [one for one in statements if delete in one["Action"]]
+        tag = only["Condition"]["StringEquals"]["aws:ResourceTag/elbv2.k8s.aws/cluster"]
+        assert tag == "frugal-llm-dev", f"{delete}: only of what this cluster made"
+    unused = ("cognito-idp", "shield", "waf-regional", "wafv2")
+    assert not [action for action in actions if action.startswith(unused)], "all four are off"
+    for one in statements:
+        assert "us-east-2" in json.dumps(one) or one["Sid"] == "CreateItsServiceLinkedRole", "IAM has no region"
 
 
 def test_its_rights_name_the_partition_of_the_region() -> None:
-    (policy,) = controllers(region="cn-north-1").of_type(POLICY)
-    assert "arn:aws-cn:elasticloadbalancing" in policy.inputs["policy"]
-    assert "arn:aws:" not in policy.inputs["policy"]
+    text = "".join(policy.inputs["policy"] for policy in controllers(region="cn-north-1").of_type(POLICY))
+    assert "arn:aws-cn:elasticloadbalancing" in text
+    assert "arn:aws:" not in text
 
 
 def test_no_service_waits_for_its_webhook(all_of_them: Recording) -> None:
@@ -187,9 +194,11 @@ def test_keda_reads_no_secrets_and_scales_only_deployments(all_of_them: Recordin
 
 def test_a_controller_has_its_rights_from_its_first_pod_to_its_last(all_of_them: Recording) -> None:
     controller = release(all_of_them, "aws-load-balancer-controller").resource
-    for part in ("controllers-load-balancer",):
-        for kind in (ASSOCIATION, ROLE, POLICY, "aws:iam/rolePolicyAttachment:RolePolicyAttachment"):
-            assert destroy_reachability(all_of_them, controller, all_of_them.named(part, kind))
+    attachment = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
+    parts = all_of_them.of_type(ASSOCIATION, ROLE, POLICY, attachment)
+    assert len(parts) == 6
+    for part in parts:
+        assert destroy_reachability(all_of_them, controller, part), part.name
 
 
 def test_every_release_has_nodes_until_it_is_gone(all_of_them: Recording) -> None:

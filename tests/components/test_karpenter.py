@@ -53,14 +53,14 @@ UNBOUND = {
 }
 
 
-@pytest.fixture(scope="module")
-def karpenter() -> Recording:
+def recorded(node_role_arn: str | None = None) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> dict[str, pulumi.Output[str]]:
         made = Karpenter(
             "karpenter",
             KarpenterArgs(
                 cluster_name=stand_in("cluster", opts).urn.apply(lambda _: CLUSTER),
                 region=REGION,
+                node_role_arn=node_role_arn,
                 system_ready=[stand_in("system-nodes", opts)],
             ),
             opts,
@@ -69,6 +69,11 @@ def karpenter() -> Recording:
         return {"node_role": made.node_role_name}
 
     return component_under_test(factory, region=REGION)
+
+
+@pytest.fixture(scope="module")
+def karpenter() -> Recording:
+    return recorded()
 
 
 def statements(recording: Recording, title: str) -> list[dict[str, Any]]:
@@ -122,6 +127,15 @@ def test_the_only_role_it_can_pass_on_is_that_of_its_nodes(karpenter: Recording)
     passing = statements(karpenter, "iam-integration")[0]
     assert actions(passing) == ["iam:PassRole"]
     assert passing["Resource"] == karpenter.named("karpenter-node", "aws:iam/role:Role").outputs["arn"]
+
+
+def test_a_node_role_that_is_there_is_passed_on_and_gets_no_second_access_entry() -> None:
+    # EKS itself makes the entry of a role that a managed node group has (Amazon EKS user guide, access entries).
+    recording = recorded("arn:aws:iam::111122223333:role/eks/nodes")
+    assert recording.outputs["node_role"] == "nodes"
+    assert statements(recording, "iam-integration")[0]["Resource"] == "arn:aws:iam::111122223333:role/eks/nodes"
+    assert recording.of_type("aws:eks/accessEntry:AccessEntry") == []
+    assert [role.name for role in recording.of_type("aws:iam/role:Role")] == ["karpenter-controller"]
 
 
 def test_policies_name_the_account_of_their_role_with_no_look_up(karpenter: Recording) -> None:

@@ -15,7 +15,7 @@ from tests.harness import Recording, component_under_test, is_secret, kubernetes
 
 def recording(hugging_face_token: str | None, api_key: str | None) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> Mapping[str, Any]:
-        args = ServingNamespaceArgs(hugging_face_token=hugging_face_token, api_key=api_key)
+        args = ServingNamespaceArgs(kubernetes_version="1.36", hugging_face_token=hugging_face_token, api_key=api_key)
         made = ServingNamespace("serving", args, opts)
         return {"namespace": made.namespace, "token": made.has_hugging_face_token, "key": made.has_api_key}
 

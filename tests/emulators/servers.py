@@ -12,6 +12,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 from tests.emulators.stub import Account, stub_server
 
@@ -67,10 +70,17 @@ def emulated_aws(account: Account) -> Generator[Emulator]:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
+            for service in account.linked_roles:
+                iam = _session().client("iam", endpoint_url=behind.endpoint)
+                iam.create_service_linked_role(AWSServiceName=service)
             yield Emulator(f"http://127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
             server.server_close()
+
+
+def _session() -> Any:
+    return boto3.session.Session("emulated", "emulated", region_name="us-east-1")
 
 
 @contextmanager

@@ -38,6 +38,14 @@ class Account:
         }
     )
     """Minor version to status, end of standard and end of extended support."""
+    linked_roles: tuple[str, ...] = (
+        "spot.amazonaws.com",
+        "eks.amazonaws.com",
+        "eks-nodegroup.amazonaws.com",
+        "autoscaling.amazonaws.com",
+        "elasticloadbalancing.amazonaws.com",
+    )
+    """Services whose service-linked role is there."""
     cost_tag_active: bool = True
     models: Mapping[str, ModelAccess] | None = None
     """By Hugging Face repository, what a token opens; None: every model is open. One that is left out is not there."""
@@ -161,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = path.removesuffix("/auth-check")
         access = "open" if self.account.models is None else self.account.models.get(repository)
         token = self.headers.get("Authorization", "").startswith("Bearer ")
-        if access is None:
+        if token and not self.headers["Authorization"].startswith("Bearer hf_"):
+            self._send(*_json({"error": "Invalid credentials in Authorization header"}, 401))
+        elif access is None:
             self._send(*_json({"error": "Repository not found"}, 404 if token else 401))
         elif path.endswith("/auth-check"):
             status = 200 if access == "open" or (access == "accepted" and token) else (403 if token else 401)

@@ -6,8 +6,16 @@ from datetime import date
 
 import pytest
 
-from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
+from planning.facts.eks_versions import (
+    ADDONS,
+    KUBERNETES_VERSION,
+    addon_versions,
+    controllers,
+    eks_version,
+    runnable_versions,
+)
 from planning.facts.table import UnknownFact
+from settings import Cluster
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,20 @@ def test_the_version_of_the_stack_has_a_calendar_and_an_unknown_one_says_what_wa
     assert eks_version(KUBERNETES_VERSION).version == KUBERNETES_VERSION
     with pytest.raises(UnknownFact, match=r"unknown EKS version '1\.99'"):
         eks_version("1.99")
+
+
+def test_a_controller_supports_the_versions_of_its_documentation_and_no_more() -> None:
+    keda, karpenter = sorted(controllers(), key=lambda each: each.controller != "KEDA")
+    # keda.sh, operate/cluster: v2.21 is tested with v1.34 to v1.36.
+    assert [keda.supports(version) for version in ("1.33", "1.34", "1.36", "1.37")] == [False, True, True, False]
+    # Karpenter's compatibility matrix starts at 1.29; 1.9 is before 1.29, though not as text.
+    assert [karpenter.supports(version) for version in ("1.9", "1.29", "1.36", "1.37")] == [False, True, True, False]
+
+
+def test_the_versions_that_run_are_those_that_have_every_add_on_and_every_controller() -> None:
+    assert runnable_versions() == ("1.35", "1.36")
+    assert KUBERNETES_VERSION == runnable_versions()[-1] == Cluster().kubernetes_version, "the default is the newest"
+    for version in runnable_versions():
+        assert set(addon_versions(version)) == set(ADDONS)
+        assert all(pinned.startswith("v") and "-eksbuild." in pinned for pinned in addon_versions(version).values())
+    assert addon_versions("1.34") == {}

@@ -75,7 +75,7 @@ def proposals(message: str) -> list[tuple[float, str, tuple[str, ...]]]:
         ("prod", {"monthlyUsd": 1600}),
         ("prod", {"monthlyUsd": 1320}),
         ("prod", {"monthlyUsd": 3000, "compare": "high"}),
-        ("dev", {"monthlyUsd": 460}),
+        ("dev", {"monthlyUsd": 430}),
     ],
 )
 def test_what_is_proposed_fits_when_it_is_written_into_the_stack_file(stack: str, budget: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def test_what_is_proposed_fits_when_it_is_written_into_the_stack_file(stack: str
 
 
 def test_fewer_hours_come_before_fewer_replicas_and_those_before_anything_that_users_notice() -> None:
-    given_up = [gives_up for _, gives_up, _ in proposals(refusal("prod", {"monthlyUsd": 2300}))]
+    given_up = [gives_up for _, gives_up, _ in proposals(refusal("prod", {"monthlyUsd": 2270}))]
     assert given_up[:2] == [
         "replicas outside working hours (the first answer waits for a start)",
         "the second replica (an interruption is an outage of one start)",

@@ -1,0 +1,264 @@
+"""The checks of a stack: what each asks of AWS or Hugging Face, and what it makes of the answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import Any
+
+from components.names import STACK_TAG
+from offline.recording import Recording
+from planning.facts.eks_versions import KUBERNETES_VERSION, EksVersion, eks_version
+from planning.facts.fixed_prices import fixed_price
+from planning.facts.instances import instance_type
+from planning.facts.table import UnknownFact
+from planning.plan import CapacityType, Plan
+from preflight import checks
+from preflight.aws import Aws, listed, one, tags_of
+from preflight.hugging_face import model_access
+from preflight.permissions import actions_of, simulated_principal
+from preflight.rows import NotAnswered, Row
+from preflight.wanted import (
+    ELASTIC_IPS,
+    NAT_GATEWAYS,
+    QuotaWanted,
+    VcpuClass,
+    ami_parameters,
+    network_quotas,
+    vcpu_class,
+    vcpu_quotas,
+)
+from settings import StackSettings
+
+#: IAM simulates at most this many actions in one request without complaint (its pages hold 100 results).
+_SIMULATED_AT_ONCE = 50
+#: AWS wants at most ten names in one ``GetParameters``.
+_PARAMETERS_AT_ONCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """All that is checked."""
+
+    name: str
+    settings: StackSettings
+    plan: Plan
+    recording: Recording
+    today: date
+    token: str
+    """Of Hugging Face; empty: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question, asked beside the others."""
+
+    name: str
+    wanted: str
+    rows: Callable[[], Sequence[Row]]
+    """Raises ``NotAnswered``."""
+    of_aws: bool = True
+    """It has nothing to say without credentials."""
+
+
+def checks_of(stack: Stack, aws: Aws) -> list[Check]:
+    """Every check of a stack; of AWS only that of the credentials, when nobody is signed in."""
+    wanted = [*vcpu_quotas(stack.plan), *network_quotas(stack.plan, stack.recording)]
+    found = [
+        Check("credentials", "credentials", partial(_identity, stack, aws)),
+        Check("permissions", "what up and destroy call", partial(_permissions, stack, aws)),
+        Check("service-linked roles", "those of spot, EKS and ELB", partial(_linked_roles, stack, aws)),
+        *(
+            Check(f"quota: {each.quota.name}", f"{each.amount:,}: {each.why}", partial(_quota, stack, aws, each))
+            for each in wanted
+        ),
+        Check("offerings", "a type of each pool in each zone", partial(_offerings, stack, aws)),
+        Check(
+            "EKS version", f"{KUBERNETES_VERSION} in standard support", partial(_eks_version, stack, aws), of_aws=False
+        ),
+        Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
+        Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
+        Check("budget alarm", "a budget", partial(_budget, stack), of_aws=False),
+    ]
+    tiers: defaultdict[str, list[str]] = defaultdict(list)
+    for tier in stack.plan.tiers:
+        tiers[tier.checkpoint.repository].append(f"tier {tier.name}")
+    for repository, names in tiers.items():
+        model = partial(_model, stack, repository, names)
+        found.append(Check(f"model: {repository}", "readable", model, of_aws=False))
+    if _signed_in(aws):
+        return found
+    return [check for check in found if check.name == "credentials" or not check.of_aws]
+
+
+def _signed_in(aws: Aws) -> bool:
+    try:
+        one(aws, "sts:GetCallerIdentity")
+    except NotAnswered:
+        return False
+    return True
+
+
+def _identity(stack: Stack, aws: Aws) -> list[Row]:
+    caller = one(aws, "sts:GetCallerIdentity")
+    named = checks.arns_in(stack.settings.model_dump(mode="json", by_alias=True))
+    return [checks.identity_row(caller["Account"], caller["Arn"], named)]
+
+
+def _permissions(stack: Stack, aws: Aws) -> list[Row]:
+    by_service, unknown = actions_of({resource.type for resource in stack.recording.resources})
+    arn = one(aws, "sts:GetCallerIdentity")["Arn"]
+    if arn.endswith(":root"):
+        raise NotAnswered("IAM does not simulate the root user; use a role")
+    role = simulated_principal(arn)
+    if role:
+        arn = one(aws, "iam:GetRole", RoleName=role)["Role"]["Arn"]
+    actions = [action for needed in by_service.values() for action in needed]
+    decisions: dict[str, str] = {}
+    for start in range(0, len(actions), _SIMULATED_AT_ONCE):
+        names = actions[start : start + _SIMULATED_AT_ONCE]
+        results = listed(
+            aws, "iam:SimulatePrincipalPolicy", "EvaluationResults", PolicySourceArn=arn, ActionNames=names
+        )
+        decisions |= {result["EvalActionName"]: result["EvalDecision"] for result in results}
+    rows = checks.permission_rows(by_service, decisions)
+    if unknown:
+        rows.append(Row("permissions", ", ".join(unknown), "which actions they need is not known here", "unknown"))
+    return rows
+
+
+def _linked_roles(stack: Stack, aws: Aws) -> list[Row]:
+    # Listed by path, and not got by name: a role that is not there is then no error.
+    roles = listed(aws, "iam:ListRoles", "Roles", PathPrefix="/aws-service-role/")
+    there = {role["Path"].split("/")[2] for role in roles}
+    return checks.linked_role_rows(there, spot=stack.settings.capacity.spot)
+
+
+def _quota(stack: Stack, aws: Aws, wanted: QuotaWanted) -> list[Row]:
+    named = {"ServiceCode": wanted.quota.service, "QuotaCode": wanted.quota.code}
+    try:
+        answer = one(aws, "servicequotas:GetServiceQuota", **named)
+    except NotAnswered as error:
+        if "NoSuchResourceException" not in str(error):
+            raise
+        # Never changed in this account, so that AWS' default holds.
+        answer = one(aws, "servicequotas:GetAWSDefaultServiceQuota", **named)
+    try:
+        in_use = _in_use(stack, aws, wanted)
+    except NotAnswered:
+        in_use = None
+    return [checks.quota_row(wanted, answer["Quota"]["Value"], in_use, stack.plan.region)]
+
+
+def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
+    """What of a quota is taken by others than this stack."""
+
+    def others(action: str, key: str) -> Iterator[Mapping[str, Any]]:
+        return (entry for entry in listed(aws, action, key) if tags_of(entry).get(STACK_TAG) != stack.name)
+
+    if wanted.kind:
+        return vcpus_in_use(aws, stack.name).get(wanted.kind, 0)
+    if wanted.quota == ELASTIC_IPS:
+        return len(list(others("ec2:DescribeAddresses", "Addresses")))
+    if wanted.quota == NAT_GATEWAYS:
+        zones = {subnet["SubnetId"]: subnet["AvailabilityZone"] for subnet in others("ec2:DescribeSubnets", "Subnets")}
+        each: defaultdict[str, int] = defaultdict(int)
+        for gateway in others("ec2:DescribeNatGateways", "NatGateways"):
+            if gateway["State"] in {"pending", "available", "deleting"}:
+                each[zones.get(gateway.get("SubnetId", ""), "")] += 1
+        return max((each[zone] for zone in stack.plan.network.zones), default=0)
+    return len(list(others("ec2:DescribeVpcs", "Vpcs")))
+
+
+def vcpus_in_use(aws: Aws, stack_name: str) -> dict[tuple[VcpuClass, CapacityType], int]:
+    """VCPUs of running instances of others, by what they count against."""
+    used: defaultdict[tuple[VcpuClass, CapacityType], int] = defaultdict(int)
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    for reservation in listed(aws, "ec2:DescribeInstances", "Reservations", Filters=states):
+        for instance in reservation["Instances"]:
+            kind = vcpu_class(instance["InstanceType"])
+            if kind and tags_of(instance).get(STACK_TAG) != stack_name:
+                capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+                used[kind, capacity] += _vcpus(instance)
+    return dict(used)
+
+
+def _vcpus(instance: Mapping[str, Any]) -> int:
+    """Quotas count the type's vCPUs, also when an instance starts with fewer."""
+    try:
+        return instance_type(instance["InstanceType"]).vcpu
+    except UnknownFact:
+        options = instance.get("CpuOptions", {})
+        return int(options.get("CoreCount", 1)) * int(options.get("ThreadsPerCore", 2))
+
+
+def _offerings(stack: Stack, aws: Aws) -> list[Row]:
+    types = sorted({name for pool in stack.plan.node_pools for name in pool.instance_types})
+    found = listed(
+        aws,
+        "ec2:DescribeInstanceTypeOfferings",
+        "InstanceTypeOfferings",
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": [*types, stack.plan.system_nodes.instance_type]}],
+    )
+    offered: defaultdict[str, set[str]] = defaultdict(set)
+    for offering in found:
+        offered[offering["InstanceType"]].add(offering["Location"])
+    return checks.offering_rows(stack.plan, offered)
+
+
+def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
+    region = stack.plan.region
+    prices = tuple(fixed_price(region, f"eks_control_plane_{kind}").usd for kind in ("standard", "extended"))
+    try:
+        found = listed(aws, "eks:DescribeClusterVersions", "clusterVersions", includeAll=True)
+    except NotAnswered as error:
+        # The calendar kept here stands in, and the row says so.
+        support = eks_version(KUBERNETES_VERSION)
+        source = f"by the calendar kept here: {error}"
+        row = checks.eks_version_row(KUBERNETES_VERSION, support, (), stack.today, (prices[0], prices[1]), source)
+        return [row]
+    versions = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
+    mine = versions.get(KUBERNETES_VERSION)
+    support = (
+        EksVersion(
+            version=KUBERNETES_VERSION,
+            released=mine["releaseDate"].date() if "releaseDate" in mine else stack.today,
+            end_of_standard_support=mine["endOfStandardSupportDate"].date(),
+            end_of_extended_support=mine["endOfExtendedSupportDate"].date(),
+            source="eks:DescribeClusterVersions",
+        )
+        if mine
+        else None
+    )
+    source = "as EKS says"
+    prices_of_both = (prices[0], prices[1])
+    return [checks.eks_version_row(KUBERNETES_VERSION, support, versions, stack.today, prices_of_both, source)]
+
+
+def _amis(stack: Stack, aws: Aws) -> list[Row]:
+    alias = stack.settings.capacity.ami_alias
+    wanted = ami_parameters(stack.plan, alias, KUBERNETES_VERSION)
+    names = [name for each in wanted for name in (each.pinned, each.newest)]
+    values: dict[str, str] = {}
+    for start in range(0, len(names), _PARAMETERS_AT_ONCE):
+        answer = one(aws, "ssm:GetParameters", Names=names[start : start + _PARAMETERS_AT_ONCE])
+        values |= {parameter["Name"]: parameter["Value"] for parameter in answer["Parameters"]}
+    return checks.ami_rows(alias, wanted, values)
+
+
+def _cost_tag(aws: Aws) -> list[Row]:
+    tags = one(aws, "ce:ListCostAllocationTags", TagKeys=[STACK_TAG]).get("CostAllocationTags", ())
+    return [checks.cost_tag_row(STACK_TAG, active=any(tag["Status"] == "Active" for tag in tags))]
+
+
+def _budget(stack: Stack) -> list[Row]:
+    budget = stack.settings.budget
+    return [checks.budget_row(budget.monthly_usd, budget.notify)]
+
+
+def _model(stack: Stack, repository: str, tiers: Sequence[str]) -> list[Row]:
+    return [checks.model_row(repository, model_access(repository, stack.token), tiers)]
