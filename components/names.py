@@ -25,7 +25,11 @@ POOL_LABEL: Final = "frugal-llm/pool"
 NODE_IMAGE_LABEL: Final = "frugal-llm/node-image"
 """On nodes of a NodePool; engine pods select by it, so a new image is a new template."""
 CAPACITY_LABEL: Final = "frugal-llm/capacity"
-"""``elastic`` or ``floor`` on engine pods: two Deployments of one tier must not select each other's pods."""
+"""``elastic`` or ``floor`` on engine pods: two Deployments of one tier must not select each other's pods.
+
+On their nodes too: an elastic replica would take the floor's on-demand node, leave its spot node empty and cost another
+on-demand node.
+"""
 SYSTEM_POOL: Final = "system"
 """Value of ``POOL_LABEL`` on the system nodes."""
 

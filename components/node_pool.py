@@ -9,7 +9,7 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.names import GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
+from components.names import CAPACITY_LABEL, GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
 from planning.facts.node_images import Family, NodeImage
 from planning.plan import NodePoolPlan
 
@@ -136,6 +136,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
         _one_of("topology.kubernetes.io/zone", args.zones),
         _one_of("karpenter.sh/capacity-type", pool.capacity_types),
         _one_of("node.kubernetes.io/instance-type", pool.instance_types),
+        _one_of(CAPACITY_LABEL, ("elastic", "floor")),
     ]
     if gpus:
         # A node has the GPUs of one replica: never two replicas on a larger node that empties late, and never a type

@@ -12,6 +12,7 @@ import pulumi_kubernetes as k8s
 from components.names import (
     API_KEY_SECRET,
     API_KEY_SECRET_KEY,
+    CAPACITY_LABEL,
     ENGINE_PORT,
     GPU_RESOURCE,
     NODE_IMAGE_LABEL,
@@ -193,6 +194,8 @@ def spread(labels: Mapping[str, str]) -> list[k8s.core.v1.TopologySpreadConstrai
         k8s.core.v1.TopologySpreadConstraintArgs(
             max_skew=1,
             topology_key=key,
+            # Else an elastic pod does not see the floor's, whose nodes it cannot go to, and joins them in their zone.
+            node_affinity_policy="Ignore",
             when_unsatisfiable="ScheduleAnyway",
             label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=labels),
         )
@@ -244,7 +247,9 @@ def engine_pod(
 
     ``on_demand_only`` keeps it off spot nodes, for a tier's uninterruptible floor.
     """
-    capacity = {"karpenter.sh/capacity-type": "on-demand"} if on_demand_only else {}
+    capacity = {CAPACITY_LABEL: "elastic"}
+    if on_demand_only:
+        capacity = {CAPACITY_LABEL: "floor", "karpenter.sh/capacity-type": "on-demand"}
     return k8s.core.v1.PodSpecArgs(
         service_account_name=engine_service_account(tier.name),
         # Pod Identity brings its own token; a token for the Kubernetes API would only serve who breaks in.
@@ -256,7 +261,8 @@ def engine_pod(
         # would find the old nodes drifted and drain them, and their pods would be stopped before the next ones load.
         node_selector={POOL_LABEL: pool, NODE_IMAGE_LABEL: image.label, **capacity},
         tolerations=[_toleration(pool, tier.resources.gpus)],
-        topology_spread_constraints=spread(spread_over),
+        # Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only.
+        topology_spread_constraints=spread(spread_over) if tier.replicas.several else None,
         termination_grace_period_seconds=tier.timeouts.grace_s,
         security_context=pod_security(user),
         init_containers=list(init_containers) or None,
@@ -286,8 +292,8 @@ def engine_deployment_spec(
         progress_deadline_seconds=timeouts.progress_deadline_s,
         revision_history_limit=3,
         template=k8s.core.v1.PodTemplateSpecArgs(
-            # Without karpenter.sh/do-not-disrupt: Karpenter 1.14 evicts no pod that has it, not even from a node that
-            # spot takes back in two minutes. Its pools move no pod to save money as it is.
+            # Never `karpenter.sh/do-not-disrupt`: Karpenter then leaves the pod on a spot node that EC2 takes back, and
+            # it is cut off. That no replica is moved to save money is the node pool's word: only empty nodes go.
             metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels),
             spec=pod,
         ),

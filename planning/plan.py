@@ -101,6 +101,11 @@ class ReplicaRange:
     working_hours: int
     """Replicas kept during working hours."""
 
+    @property
+    def several(self) -> bool:
+        """More than one may run at once: then they are spread over zones, else the one goes where it is cheapest."""
+        return self.maximum > 1
+
 
 @dataclass(frozen=True, slots=True)
 class RouterPlan:

@@ -15,6 +15,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 pytest.register_assert_rewrite("tests.harness")
 
 from tests import harness  # noqa: E402 (after the rewrite is registered)
+from tests.cluster import figures  # noqa: E402
 from tests.harness import Recording  # noqa: E402
 
 
@@ -58,3 +59,8 @@ def prod_preview() -> Recording:
 def prod_update() -> Recording:
     """Give the update of the prod stack."""
     return harness.record("prod", preview=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the cluster tests measured."""
+    figures.show(terminalreporter)

@@ -87,7 +87,11 @@ def test_a_floor_runs_on_demand_beside_it() -> None:
 
 def test_the_pod_goes_to_its_cpu_pool_and_tolerates_that_one_only(small: Recording) -> None:
     pod = pod_of(small, "small-engine")
-    assert pod["nodeSelector"] == {"frugal-llm/pool": "cpu", "frugal-llm/node-image": "al2023-v20260714"}
+    assert pod["nodeSelector"] == {
+        "frugal-llm/pool": "cpu",
+        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/capacity": "elastic",
+    }
     assert pod["tolerations"] == [
         {"key": "frugal-llm/pool", "operator": "Equal", "value": "cpu", "effect": "NoSchedule"}
     ]

@@ -76,6 +76,7 @@ def test_one_pool_holds_all_types_and_both_ways_to_buy_so_that_prices_are_compar
         "topology.kubernetes.io/zone": ("In", list(ZONES)),
         "karpenter.sh/capacity-type": ("In", ["spot", "on-demand"]),
         "node.kubernetes.io/instance-type": ("In", ["g6.xlarge", "g5.xlarge", "g6e.xlarge"]),
+        "frugal-llm/capacity": ("In", ["elastic", "floor"]),
         "karpenter.k8s.aws/instance-gpu-count": ("In", ["1"]),
     }
     assert "weight" not in node_pool(gpu)

@@ -100,12 +100,17 @@ def test_the_autoscaler_owns_the_number_of_replicas(quality: Recording, fast: Re
     assert "replicas" not in object_of(fast, "Deployment", "fast-engine")["spec"]
 
 
-def test_the_floor_is_fixed_and_never_on_spot(quality: Recording) -> None:
+def test_the_floor_is_fixed_and_never_on_spot_and_its_nodes_are_its_own(quality: Recording) -> None:
+    """An elastic replica on the floor's node would leave its spot node empty and cost a second on-demand node."""
     floor = object_of(quality, "Deployment", "quality-floor")["spec"]
     assert floor["replicas"] == QUALITY.replicas.on_demand_floor == 1
-    elastic = {"frugal-llm/pool": "gpu-4", "frugal-llm/node-image": "al2023-v20260714"}
-    assert floor["template"]["spec"]["nodeSelector"] == {**elastic, "karpenter.sh/capacity-type": "on-demand"}
-    assert pod_of(quality, "quality-engine")["nodeSelector"] == elastic
+    shared = {"frugal-llm/pool": "gpu-4", "frugal-llm/node-image": "al2023-v20260714"}
+    assert floor["template"]["spec"]["nodeSelector"] == {
+        **shared,
+        "frugal-llm/capacity": "floor",
+        "karpenter.sh/capacity-type": "on-demand",
+    }
+    assert pod_of(quality, "quality-engine")["nodeSelector"] == {**shared, "frugal-llm/capacity": "elastic"}
 
 
 def test_a_tier_without_a_floor_has_one_deployment(fast: Recording) -> None:
@@ -274,11 +279,20 @@ def test_replicas_prefer_other_zones_and_nodes_but_never_wait_for_them(quality: 
         ("topology.kubernetes.io/zone", 1, "ScheduleAnyway"),
         ("kubernetes.io/hostname", 1, "ScheduleAnyway"),
     ]
-    # The floor's replica and the first elastic one are the two that should not share a zone.
+    # The floor's replica and the first elastic one are the two that should not share a zone; each has nodes of its own.
+    assert {one["nodeAffinityPolicy"] for one in constraints} == {"Ignore"}
     counted = constraints[0]["labelSelector"]["matchLabels"]
     for name in ("quality-engine", "quality-floor"):
         labels = object_of(quality, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
         assert counted.items() <= labels.items()
+
+
+def test_a_single_replica_is_not_spread_so_that_it_goes_to_the_cheapest_zone(fast: Recording) -> None:
+    """Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only."""
+    one = replace(FAST, replicas=replace(FAST.replicas, maximum=1))
+    assert "topologySpreadConstraints" not in pod_of(tier_recording(VllmTier, EngineArgs, one), "fast-engine")
+    assert FAST.replicas.maximum > 1
+    assert "topologySpreadConstraints" in pod_of(fast, "fast-engine")
 
 
 def test_a_replica_leaves_a_node_that_spot_takes_back(quality: Recording) -> None:
