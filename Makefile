@@ -23,13 +23,16 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview manifests preflight preflight-demo leftovers test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
+.PHONY: help preview timeouts manifests preflight preflight-demo leftovers test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 preview: $(PROGRAM) ## plan, monthly cost, resources and outputs of a stack: [STACK=dev] [ALL=1]
 	@$(BIN)/python -m offline preview $(STACK) $(if $(ALL),--all)
+
+timeouts: $(PROGRAM) ## every time-out of a stack's tiers and what it must outlast: [STACK=dev] [JSON=1]
+	@$(BIN)/python -m planning timeouts Pulumi.$(STACK).yaml $(if $(JSON),--json)
 
 manifests: $(PROGRAM) ## Kubernetes objects and Helm values of a stack as files: STACK=dev OUT=dir
 	@$(BIN)/python -m offline manifests $(STACK) $(OUT) $(if $(SAMPLES),--samples)

@@ -1,4 +1,4 @@
-"""The planner on the command line: ``python -m planning plan|report|fit|speed``, with no Pulumi and no account.
+"""The planner on the command line: ``python -m planning plan|report|fit|speed|…``, with no Pulumi and no account.
 
 Exit code 0: done. 2: the input is wrong, or the plan is over a hard budget; one message lists everything.
 """
@@ -24,6 +24,7 @@ _COMMANDS = {
     "fit": "memory of a model on GPUs, item by item",
     "evaluate": "the models of speed and memory against published measurements",
     "prices": "today's prices of a region from AWS into the data files",
+    "timeouts": "every time-out on the way of a request, what it follows from and what it must outlast",
     "speed": "throughput and latency by batch size",
     "replay": "the forecast under a trace against simulated months",
 }

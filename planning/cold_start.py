@@ -1,11 +1,8 @@
-"""How long a replica takes from the order of its node to its first answer, and every time-out that follows from it."""
+"""How long a replica takes from the order of its node to its first answer, and how often the autoscaler looks."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from planning.plan import Timeouts
 
 #: From the order of a node to a ready kubelet: 30 s (Bottlerocket) to 84 s (AL2023 on g4dn) in two blogs of 2024-2025;
 #: the middle is planned.
@@ -35,15 +32,6 @@ AUTOSCALER_LOOK_S = 15
 #: Most that Kubernetes takes for a stabilisation window (autoscaling/v2).
 _LONGEST_STABILIZATION_S = 3600
 
-#: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
-SPOT_GRACE_S = 110
-PRE_STOP_S = 15
-DRAIN_MARGIN_S = 5
-
-#: Envoy's ext_proc time-out must outlast every hold, and the load balancer must outlast Envoy (AWS allows 4,000 s).
-ENVOY_MARGIN_S = 100
-ALB_MARGIN_S = 100
-LEAST_HOLD_S = 300
 LEAST_COOLDOWN_S = 600
 LONGEST_COOLDOWN_S = 3600
 
@@ -71,29 +59,6 @@ def llama_cpp_cold_start(weights_gb: float, network_mbps: float) -> ColdStart:
     """Cold start of a llama.cpp replica that downloads ``weights_gb`` at the node's sustained network rate."""
     download = weights_gb * 8000 / network_mbps
     return ColdStart(NODE_READY_S, LLAMA_CPP_IMAGE_GB / IMAGE_PULL_GB_PER_S, LLAMA_CPP_START_S + download)
-
-
-def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
-    """Every time-out of a tier, each longer than what it has to outlast."""
-    total = math.ceil(cold_start.total_s)
-    # A hold covers a start that takes twice the plan, in whole minutes.
-    hold = max(LEAST_HOLD_S, math.ceil(2 * total / 60) * 60)
-    envoy = hold + ENVOY_MARGIN_S
-    return Timeouts(
-        cold_start_s=total,
-        startup_probe_s=math.ceil(3 * cold_start.engine_s / 10) * 10 + LEAST_HOLD_S,
-        progress_deadline_s=hold + math.ceil(3 * cold_start.engine_s) + LEAST_HOLD_S,
-        router_queue_s=60,
-        router_hold_s=hold,
-        envoy_message_s=envoy,
-        alb_idle_s=envoy + ALB_MARGIN_S,
-        client_s=envoy + ALB_MARGIN_S,
-        polling_interval_s=5,
-        cooldown_s=math.ceil(cooldown_s),
-        pre_stop_s=PRE_STOP_S,
-        shutdown_s=SPOT_GRACE_S - PRE_STOP_S - DRAIN_MARGIN_S,
-        grace_s=SPOT_GRACE_S,
-    )
 
 
 def scale_down_window_s(cooldown_s: float) -> float:

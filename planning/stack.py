@@ -44,6 +44,7 @@ from planning.price_dates import LivePrices, PriceUse, age_warning, compute_pric
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
+from planning.timeouts import timeout_problems
 from planning.traffic import DAYS_PER_MONTH, Shape
 from planning.variants import Month, Variants
 from settings import (
@@ -250,6 +251,7 @@ class _Stack:
         over = self._over_budget(Month(bill, fixed, ranged), today)
         hard = hard_budget and self.settings.budget.when_exceeded == "fail"
         refused = [problem for problem in (crowded, over if hard else None) if problem]
+        refused += timeout_problems(self.settings, plans)
         if refused:
             raise ConfigurationError(refused)
         of_today = _of_today(prices, self.settings, today)

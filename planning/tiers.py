@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
-from planning.cold_start import timeouts
 from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
@@ -29,6 +28,7 @@ from planning.plan import (
 )
 from planning.root_volume import root_volume
 from planning.spot import spot_usd_per_hour
+from planning.timeouts import timeouts
 from planning.traffic import HOURS_PER_MONTH
 from settings import StackSettings
 

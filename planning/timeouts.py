@@ -1,0 +1,166 @@
+"""Every time-out on the way of a request and of a pod: from one planned cold start, and in the order that must hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
+from planning.plan import TierPlan, Timeouts
+from settings import NAMESPACE, Problem, StackSettings
+
+#: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
+SPOT_GRACE_S = 110
+PRE_STOP_S = 15
+DRAIN_MARGIN_S = 5
+
+#: Envoy's ext_proc time-out must outlast every hold, and the load balancer must outlast Envoy.
+ENVOY_MARGIN_S = 100
+ALB_MARGIN_S = 100
+LEAST_HOLD_S = 300
+
+#: Most that an Application Load Balancer takes (ELB user guide, "Connection idle timeout", read 2026-11).
+LONGEST_ALB_IDLE_S = 4000
+
+ROUTER_QUEUE_S = 60
+POLLING_INTERVAL_S = 5
+
+
+def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
+    """Every time-out of a tier, each longer than what it has to outlast; ``timeout_problems`` says where that fails."""
+    total = math.ceil(cold_start.total_s)
+    # A hold covers a start that takes twice the plan, in whole minutes.
+    hold = max(LEAST_HOLD_S, math.ceil(2 * total / 60) * 60)
+    envoy = hold + ENVOY_MARGIN_S
+    return Timeouts(
+        cold_start_s=total,
+        startup_probe_s=math.ceil(3 * cold_start.engine_s / 10) * 10 + LEAST_HOLD_S,
+        progress_deadline_s=hold + math.ceil(3 * cold_start.engine_s) + LEAST_HOLD_S,
+        router_queue_s=ROUTER_QUEUE_S,
+        router_hold_s=hold,
+        envoy_message_s=envoy,
+        alb_idle_s=envoy + ALB_MARGIN_S,
+        client_s=envoy + ALB_MARGIN_S,
+        polling_interval_s=POLLING_INTERVAL_S,
+        cooldown_s=math.ceil(cooldown_s),
+        pre_stop_s=PRE_STOP_S,
+        shutdown_s=SPOT_GRACE_S - PRE_STOP_S - DRAIN_MARGIN_S,
+        grace_s=SPOT_GRACE_S,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """One line of the table."""
+
+    name: str
+    seconds: int
+    setting: str
+    """The field that it becomes."""
+    follows_from: str
+
+
+def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
+    """Every time-out of a tier, on the way from the client to the engine and then of the pod."""
+    return (
+        Timeout("client", times.client_s, "the client's own, at least", "ALB idle"),
+        Timeout("ALB idle", times.alb_idle_s, "idle_timeout.timeout_seconds", f"Envoy + {ALB_MARGIN_S} s"),
+        Timeout("Envoy", times.envoy_message_s, "ext_proc message_timeout", f"router hold + {ENVOY_MARGIN_S} s"),
+        Timeout(
+            "router hold",
+            times.router_hold_s,
+            "noEndpointRequestTTL",
+            f"2 cold starts in whole minutes, at least {LEAST_HOLD_S} s",
+        ),
+        Timeout("router queue", times.router_queue_s, "defaultRequestTTL", "fixed"),
+        Timeout("cold start", times.cold_start_s, "", "node + image + engine start with weights, as planned"),
+        Timeout("polling", times.polling_interval_s, "pollingInterval", "fixed"),
+        Timeout(
+            "cooldown",
+            times.cooldown_s,
+            "cooldownPeriod",
+            "scaling.idleCooldownMinutes, else until staying up costs a start: 1.5 cold starts and "
+            f"{LEAST_COOLDOWN_S} s at least, {LONGEST_COOLDOWN_S:,} s at most",
+        ),
+        Timeout("startup probe", times.startup_probe_s, "startupProbe", f"3 engine starts in tens + {LEAST_HOLD_S} s"),
+        Timeout(
+            "progress deadline",
+            times.progress_deadline_s,
+            "progressDeadlineSeconds",
+            f"router hold + 3 engine starts + {LEAST_HOLD_S} s",
+        ),
+        Timeout("preStop", times.pre_stop_s, "lifecycle.preStop.sleep", "fixed: the router stops sending first"),
+        Timeout("shutdown", times.shutdown_s, "--shutdown-timeout", f"grace - preStop - {DRAIN_MARGIN_S} s"),
+        Timeout("grace", times.grace_s, "terminationGracePeriodSeconds", "spot's two minutes less 10 s for Karpenter"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Two time-outs of which one must outlast the other."""
+
+    longer: str
+    longer_s: int
+    shorter: str
+    shorter_s: int
+    why: str
+    """What breaks where they are the other way round."""
+    equal_is_enough: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """The one does outlast the other."""
+        return self.longer_s >= self.shorter_s if self.equal_is_enough else self.longer_s > self.shorter_s
+
+    def __str__(self) -> str:
+        """Give both names with their seconds."""
+        sign = ">=" if self.equal_is_enough else ">"
+        return f"{self.longer} {self.longer_s:,} s {sign} {self.shorter} {self.shorter_s:,} s"
+
+
+def timeout_order(times: Timeouts, *, spot: bool) -> tuple[Order, ...]:
+    """What must outlast what; each is checked in every plan."""
+    cold_start = ("cold start", times.cold_start_s)
+    hold, alb = ("router hold", times.router_hold_s), ("ALB idle", times.alb_idle_s)
+    envoy, probe = ("Envoy", times.envoy_message_s), ("startup probe", times.startup_probe_s)
+    grace = ("grace", times.grace_s)
+    order = (
+        Order("client", times.client_s, *alb, "the client gives up what is still held for it", equal_is_enough=True),
+        Order("AWS' most for ALB idle", LONGEST_ALB_IDLE_S, *alb, "AWS refuses it", equal_is_enough=True),
+        Order(*alb, *envoy, "the load balancer cuts a held request with 504 before the router can answer"),
+        Order(*envoy, *hold, "Envoy gives up before the router's own answer with Retry-After"),
+        Order(*hold, *cold_start, "no request that wakes a sleeping tier is ever answered"),
+        Order(*hold, "router queue", times.router_queue_s, "a request waits less for a start than for a busy replica"),
+        Order(*hold, "polling", times.polling_interval_s, "a request is gone before the scaler has seen it"),
+        Order(*probe, *cold_start, "the kubelet kills an engine that is still loading"),
+        Order("progress deadline", times.progress_deadline_s, *probe, "a rollout fails while its pod may still start"),
+        Order(
+            "cooldown", times.cooldown_s, *cold_start, "a replica is stopped sooner than started", equal_is_enough=True
+        ),
+        Order(*grace, "preStop + shutdown", times.pre_stop_s + times.shutdown_s, "running generations are killed"),
+    )
+    within_spot = Order(
+        "spot's notice less 10 s", SPOT_GRACE_S, *grace, "EC2 takes the node from under it", equal_is_enough=True
+    )
+    return (*order, within_spot) if spot else order
+
+
+def timeout_problems(settings: StackSettings, tiers: Sequence[TierPlan]) -> list[Problem]:
+    """Every broken order of every tier, with what mends it."""
+    return [
+        _problem(settings, position, tier, order)
+        for position, tier in enumerate(tiers)
+        for order in timeout_order(tier.timeouts, spot=settings.capacity.spot)
+        if not order.holds
+    ]
+
+
+def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Order) -> Problem:
+    broken = f"{order} does not hold for tier {tier.name}: {order.why}"
+    if order.longer == "cooldown":
+        path, value = f"{NAMESPACE}:scaling.idleCooldownMinutes", settings.scaling.idle_cooldown_minutes
+        return Problem(path, value, broken, f"set {math.ceil(order.shorter_s / 60)} or more, or leave it out")
+    # Everything else follows from the cold start alone, and that from the weights.
+    way_out = "choose a quantization or a model with smaller weights, which start sooner"
+    return Problem(f"{NAMESPACE}:tiers[{position}].model", tier.model_id, broken, way_out)
