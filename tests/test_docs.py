@@ -1,9 +1,11 @@
 """The pages that are made from the code say what the code says now."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,3 +30,18 @@ def test_the_readme_shows_the_figures_that_prod_has_now() -> None:
     stack = read_stack(ROOT / "Pulumi.prod.yaml")
     text = report(plan_config(stack.region, stack.values, stack.encrypted)[1], "prod", color=False)
     assert "\n".join(text.splitlines()[:6]) in (ROOT / "README.md").read_text()
+
+
+def test_the_page_for_clients_has_every_error_code_that_a_router_answers() -> None:
+    from components.router_config import envoy_bootstrap
+    from tests.components.plans import FAST
+
+    page = (ROOT / "docs" / "clients.md").read_text()
+    envoy = yaml.safe_load(envoy_bootstrap(FAST))
+    (requests,) = (one for one in envoy["static_resources"]["listeners"] if one["name"] == "requests")
+    manager = requests["filter_chains"][0]["filters"][0]["typed_config"]
+    replies = [one["body_format_override"]["json_format"] for one in manager["local_reply_config"]["mappers"]]
+    codes = {reply["error"]["code"] for reply in replies}
+    assert len(codes) >= 5
+    assert codes | {"unknown_tier"} == set(re.findall(r"^\| [0-9, ]+ \| `(\w+)`", page, re.MULTILINE))
+    assert f"Retry-After: {FAST.timeouts.polling_interval_s}`" in page
