@@ -41,7 +41,7 @@ observability = Observability("observability", ObservabilityArgs(
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
     gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
-    device_plugin=not plan.node_image.brings_device_plugin), in_cluster)
+    device_plugin=not plan.node_image.brings_device_plugin, web_acl_arn=settings.network.web_acl_arn), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
@@ -66,9 +66,9 @@ tiers = [ServedTier(tier.name, ServedTierArgs(
     for tier in plan.tiers]
 ingress = TierIngress("ingress", TierIngressArgs(
     tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header,
-    scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn,
-    host=settings.network.host, namespace=serving.namespace, served=tiers,
-    load_balancer_controller=controllers.load_balancer_controller), in_cluster)
+    scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn, served=tiers,
+    host=settings.network.host, web_acl_arn=settings.network.web_acl_arn, oidc=plan.network.oidc,
+    namespace=serving.namespace, load_balancer_controller=controllers.load_balancer_controller), in_cluster)
 if settings.budget.monthly_usd:
     BudgetAlarm("budget", BudgetAlarmArgs(
         monthly_usd=settings.budget.monthly_usd, notify=settings.budget.notify,

@@ -170,6 +170,12 @@ def _arn(form: str, what: str, example: str) -> Callable[[str], str]:
     return validated
 
 
+def _https_url(url: str) -> str:
+    if not re.fullmatch(r"https://[^\s/?#]+\S*", url):
+        raise PydanticCustomError("url", "is no https URL; for example https://idp.example.com/oauth2/token")
+    return url
+
+
 def _not_boolean(value: object) -> object:
     """YAML reads an unquoted ``no`` or ``on`` as a boolean; a number field must not take it for 0 or 1."""
     if isinstance(value, bool):
@@ -206,6 +212,18 @@ KeyArn = Annotated[
         )
     ),
 ]
+WebAclArn = Annotated[
+    str,
+    AfterValidator(
+        _arn(
+            r"arn:aws[a-z-]*:wafv2:[a-z0-9-]+:\d{12}:regional/webacl/[\w-]+/[\w-]+",
+            "a regional web ACL of WAF v2",
+            "arn:aws:wafv2:us-east-1:111122223333:regional/webacl/llm/1234abcd-12ab-34cd-56ef-1234567890ab",
+        )
+    ),
+]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
@@ -430,6 +448,28 @@ class Scaling(Settings):
     """Minutes an empty node is kept for the next replica."""
 
 
+class Oidc(Settings):
+    """Sign-in at the load balancer by OpenID Connect, for people with browsers; programs follow no such redirect."""
+
+    issuer: HttpsUrl
+    """The provider's issuer, as in its discovery document."""
+    authorization_endpoint: HttpsUrl
+    """Where browsers are sent; this and the next two are in the discovery document too."""
+    token_endpoint: HttpsUrl
+    """Where the load balancer changes a code for a token. It asks from inside the VPC, by a name that is public."""
+    user_info_endpoint: HttpsUrl
+    """Where the load balancer asks who has signed in."""
+    secret_name: SecretName
+    """A Secret in the namespace ``llm`` with the keys ``clientID`` and ``clientSecret``. You make it, so that neither
+    the stack file nor Pulumi's state holds them."""
+    scope: Annotated[str, Field(pattern=r"^\S+( \S+)*$")] = "openid"
+    """What is asked of the provider, separated by blanks."""
+    session_hours: Annotated[Positive, Field(le=168)] = 168.0
+    """How long a sign-in lasts; AWS allows a week."""
+    on_unauthenticated: Literal["authenticate", "deny"] = "authenticate"
+    """Send who has not signed in to the provider, or answer 401."""
+
+
 class Network(Settings):
     """The VPC and the way in."""
 
@@ -459,6 +499,12 @@ class Network(Settings):
     """ACM certificate of the listener; left out, an internal load balancer speaks plain HTTP."""
     host: str | None = None
     """Host name of the Ingress rule; left out, any."""
+    web_acl_arn: WebAclArn | None = None
+    """Regional web ACL of WAF v2 before the load balancer; its price is not in the bill. AWS' common rule set blocks
+    bodies over 8 KB (``SizeRestrictions_BODY``), so long prompts: set that rule to count. Left out again, the web ACL
+    stays until you take it off."""
+    oidc: Oidc | None = None
+    """Sign-in at the load balancer; left out, none."""
 
     @model_validator(mode="after")
     def _tls_outside(self) -> Self:
@@ -466,6 +512,10 @@ class Network(Settings):
             raise PydanticCustomError(
                 "tls",
                 "ingressScheme internet-facing needs certificateArn: API keys must not cross the internet in clear",
+            )
+        if self.oidc is not None and self.certificate_arn is None:
+            raise PydanticCustomError(
+                "tls", "oidc needs certificateArn: a load balancer signs people in on HTTPS listeners only"
             )
         return self
 
@@ -761,6 +811,7 @@ _WORDS = {
 }
 
 _PATTERN_HINTS = {
+    "secretName": "the name of a Kubernetes Secret, not what it holds",
     "kubernetesVersion": 'a minor version in quotes, for example "1.36": without them YAML reads 1.40 as 1.4',
     "vpcId": "for example vpc-0123456789abcdef0",
     "accountId": 'the 12 digits in quotes, for example "111122223333"',

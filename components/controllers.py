@@ -11,10 +11,9 @@ import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 
 from components import helm, iam, versions
-from components.names import GPU_RESOURCE, KEDA_NAMESPACE, MONITORING_NAMESPACE
+from components.names import GPU_RESOURCE, KEDA_NAMESPACE, LOAD_BALANCER_CONTROLLER_ACCOUNT, MONITORING_NAMESPACE
 
-_SYSTEM_NAMESPACE: Final = "kube-system"
-_LOAD_BALANCER_ACCOUNT: Final = "aws-load-balancer-controller"
+_SYSTEM_NAMESPACE, _LOAD_BALANCER_ACCOUNT = LOAD_BALANCER_CONTROLLER_ACCOUNT
 _NVIDIA_NODES: Final = {"karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia"}
 """Karpenter's own label: it is on GPU nodes whichever operating system they run."""
 _PRIORITY: Final = "system-cluster-critical"
@@ -33,6 +32,8 @@ class ControllersArgs:
     """Some node pool has GPUs."""
     device_plugin: bool
     """GPU nodes come without a device plugin: AL2023 does, Bottlerocket brings its own."""
+    web_acl_arn: str | None
+    """WAF v2 web ACL that the controller may put before load balancers; None: it has no say in WAF."""
     tags: Mapping[str, str]
     """For what the controller makes in AWS: provider default tags do not reach it."""
     system_ready: Sequence[pulumi.Resource]
@@ -71,20 +72,21 @@ class Controllers(pulumi.ComponentResource):
         )
         # The controller's own policy, v3.5.0, in the same order so that it can be compared with the next. Bound to the
         # region, and to what carries this cluster's tag where the original asks for any cluster's; without its rights
-        # on WAF, Shield, Cognito and IAM's certificates, which it does not use here. Two, because that exceeds the 6144
-        # characters of one.
+        # on Shield, Cognito and IAM's certificates, which it does not use here, and on WAF only those for the one web
+        # ACL of the settings. Two, because that exceeds the 6144 characters of one.
+        place = {"partition": iam.partition(args.region), "region": args.region}
         filled = args.cluster_name.apply(
-            lambda cluster_name: iam.documents(
-                "load_balancer_controller.json",
-                partition=iam.partition(args.region),
-                region=args.region,
-                cluster_name=cluster_name,
-            )
+            lambda cluster_name: iam.documents("load_balancer_controller.json", cluster_name=cluster_name, **place)
         )
+        policies: dict[str, pulumi.Input[str]] = {
+            title: filled[title] for title in iam.titles("load_balancer_controller.json")
+        }
+        if args.web_acl_arn is not None:
+            policies |= iam.documents("web_acl.json", web_acl_arn=args.web_acl_arn, **place)
         attachments: list[pulumi.Resource] = []
-        for title in iam.titles("load_balancer_controller.json"):
+        for title, document in policies.items():
             name = f"{self._prefix}-load-balancer-{title}"
-            policy = aws.iam.Policy(name, policy=filled[title], opts=self._child)
+            policy = aws.iam.Policy(name, policy=document, opts=self._child)
             attachments.append(
                 aws.iam.RolePolicyAttachment(name, role=role.name, policy_arn=policy.arn, opts=self._child)
             )
@@ -114,10 +116,10 @@ class Controllers(pulumi.ComponentResource):
                 "enableServiceMutatorWebhook": False,
                 # A new certificate at every upgrade would leave a moment in which API server and webhook disagree.
                 "keepTLSSecret": True,
-                # Three services that nothing here uses and that it would ask about for every load balancer.
+                # Services that it would ask about for every load balancer, used or not.
                 "enableShield": False,
                 "enableWaf": False,
-                "enableWafv2": False,
+                "enableWafv2": args.web_acl_arn is not None,
                 "defaultTags": dict(args.tags),
                 "nodeSelector": helm.ON_SYSTEM_NODES,
                 "resources": helm.resources("aws-load-balancer-controller"),

@@ -10,6 +10,8 @@ from planning.plan import CheckpointChoice
 PROJECT: Final = "frugal-llm"
 
 SERVING_NAMESPACE: Final = "llm"
+LOAD_BALANCER_CONTROLLER_ACCOUNT: Final = ("kube-system", "aws-load-balancer-controller")
+"""Namespace and name of the controller's service account."""
 MONITORING_NAMESPACE: Final = "monitoring"
 KEDA_NAMESPACE: Final = "keda"
 

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.names import PROJECT, ROUTER_READY_PORT, router_service
-from planning.plan import TierPlan
+from components.names import LOAD_BALANCER_CONTROLLER_ACCOUNT, PROJECT, ROUTER_READY_PORT, router_service
+from planning.plan import OidcPlan, TierPlan
 
 INGRESS_CLASS: Final = "alb"
 """Made by the AWS Load Balancer Controller's chart."""
@@ -38,6 +38,10 @@ class TierIngressArgs:
     """Certificate of the listener; without one it speaks plain HTTP."""
     host: str | None
     """Only requests for this host are served; None: for any."""
+    web_acl_arn: str | None
+    """WAF v2 web ACL before the listener."""
+    oidc: OidcPlan | None
+    """How people sign in before any rule is followed; None: nobody has to."""
     namespace: pulumi.Input[str]
     served: Sequence[pulumi.Resource]
     """The tiers. A rule for a router that is not there would answer 503, and one for a tier whose engines have yet to
@@ -50,7 +54,8 @@ class TierIngress(pulumi.ComponentResource):
     """Ingress for the AWS Load Balancer Controller. Its rules, in order of priority:
 
     the header names a tier: that tier; the header is there with any other value: 400 that names the tiers; no header:
-    the default tier. All for ``/v1`` only; anything else gets the load balancer's own 404.
+    the default tier. All for ``/v1`` only; anything else gets the load balancer's own 404. With ``oidc`` each of them
+    signs in first.
     """
 
     endpoint: pulumi.Output[str]
@@ -60,6 +65,7 @@ class TierIngress(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: TierIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("frugal-llm:routing:TierIngress", name, {}, opts)
+        secret_readers = _secret_readers(name, args, args.oidc, self) if args.oidc else []
         ingress = k8s.networking.v1.Ingress(
             f"{name}-ingress",
             metadata=k8s.meta.v1.ObjectMetaArgs(
@@ -77,7 +83,7 @@ class TierIngress(pulumi.ComponentResource):
                 parent=self,
                 # On destroy the controller's finalizer holds the Ingress until the load balancer is gone, which takes
                 # minutes; and the controller must not go before.
-                depends_on=[args.load_balancer_controller, *args.served],
+                depends_on=[args.load_balancer_controller, *args.served, *secret_readers],
                 custom_timeouts=pulumi.CustomTimeouts(create="20m", update="20m", delete="30m"),
             ),
         )
@@ -119,12 +125,64 @@ def ingress_annotations(args: TierIngressArgs) -> dict[str, str]:
         f"conditions.{_UNKNOWN_TIER}": _json(_header_is(args.routing_header, "*")),
         # Conditions are kept by backend name, and the default tier's Service has the one of its header already.
         f"actions.{_DEFAULT_TIER}": _json(_forward_to(args.default_tier)),
+        **({"wafv2-acl-arn": args.web_acl_arn} if args.web_acl_arn else {}),
+        **(_sign_in(args.oidc) if args.oidc else {}),
     }
     conditions = {
         f"conditions.{router_service(tier.name)}": _json(_header_is(args.routing_header, tier.name))
         for tier in args.tiers
     }
     return {f"{_ANNOTATION}/{key}": value for key, value in {**settings, **conditions}.items()}
+
+
+def _sign_in(oidc: OidcPlan) -> dict[str, str]:
+    """Give the annotations by which the controller puts a sign-in before the action of every rule."""
+    provider = {
+        "issuer": oidc.issuer,
+        "authorizationEndpoint": oidc.authorization_endpoint,
+        "tokenEndpoint": oidc.token_endpoint,
+        "userInfoEndpoint": oidc.user_info_endpoint,
+        "secretName": oidc.secret_name,
+    }
+    return {
+        "auth-type": "oidc",
+        "auth-idp-oidc": _json(provider),
+        "auth-scope": oidc.scope,
+        "auth-session-timeout": str(oidc.session_s),
+        "auth-on-unauthenticated-request": oidc.on_unauthenticated,
+    }
+
+
+def _secret_readers(
+    name: str, args: TierIngressArgs, oidc: OidcPlan, parent: pulumi.Resource
+) -> list[k8s.rbac.v1.Role | k8s.rbac.v1.RoleBinding]:
+    """Let the controller read the one Secret with the client's name and password; its chart lets it read none."""
+    child = pulumi.ResourceOptions(parent=parent)
+    metadata = k8s.meta.v1.ObjectMetaArgs(name=f"{PROJECT}-oidc-secret", namespace=args.namespace)
+    role = k8s.rbac.v1.Role(
+        f"{name}-oidc-secret",
+        metadata=metadata,
+        rules=[
+            k8s.rbac.v1.PolicyRuleArgs(
+                api_groups=[""],
+                resources=["secrets"],
+                resource_names=[oidc.secret_name],
+                verbs=["get", "list", "watch"],
+            )
+        ],
+        opts=child,
+    )
+    account_namespace, account = LOAD_BALANCER_CONTROLLER_ACCOUNT
+    binding = k8s.rbac.v1.RoleBinding(
+        f"{name}-oidc-secret",
+        metadata=metadata,
+        role_ref=k8s.rbac.v1.RoleRefArgs(
+            api_group="rbac.authorization.k8s.io", kind="Role", name=f"{PROJECT}-oidc-secret"
+        ),
+        subjects=[k8s.rbac.v1.SubjectArgs(kind="ServiceAccount", name=account, namespace=account_namespace)],
+        opts=child,
+    )
+    return [role, binding]
 
 
 def _paths(args: TierIngressArgs) -> list[k8s.networking.v1.HTTPIngressPathArgs]:

@@ -31,6 +31,7 @@ SECTIONS = {
     settings.WorkingHours: "schedule.workingHours",
     settings.Scaling: "scaling",
     settings.Network: "network",
+    settings.Oidc: "network.oidc",
     settings.Access: "access",
     settings.Cluster: "cluster",
     settings.Observability: "observability",

@@ -39,10 +39,10 @@ class _Arn:
 def arn_problems(settings: StackSettings) -> list[Problem]:
     """ARNs of another partition or region, and those of another account where it must be the stack's.
 
-    A role is passed on within one account, and a load balancer takes certificates of its own account. EKS would take
-    another account's key, which this program does not: that account's key policy could cut a running cluster off from
-    its secrets. Administrators may be of any account: EKS says so of entries of type STANDARD. The stack's account is
-    ``access.accountId``, else that of the first ARN; whether the credentials are of it, AWS says.
+    A role is passed on within one account, and a load balancer takes certificates and web ACLs of its own account. EKS
+    would take another account's key, which this program does not: that account's key policy could cut a running cluster
+    off from its secrets. Administrators may be of any account: EKS says so of entries of type STANDARD. The stack's
+    account is ``access.accountId``, else that of the first ARN; whether the credentials are of it, AWS says.
     """
     arns = list(_arns(settings))
     own = next(((arn.account, arn.path) for arn in arns if arn.own_account), None)
@@ -69,6 +69,7 @@ def _arns(settings: StackSettings) -> Iterator[_Arn]:
         ("cluster.nodeRoleArn", settings.cluster.node_role_arn),
         ("cluster.secretsKeyArn", settings.cluster.secrets_key_arn),
         ("network.certificateArn", settings.network.certificate_arn),
+        ("network.webAclArn", settings.network.web_acl_arn),
     )
     for name, arn in named:
         if arn is not None:

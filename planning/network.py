@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from planning.plan import ExistingVpc, NetworkPlan
+from planning.plan import ExistingVpc, NetworkPlan, OidcPlan
 from planning.private_endpoints import interface_endpoints
 from settings import NAMESPACE, Network, Problem
 
@@ -151,7 +151,7 @@ def network_plan(region: str, settings: Network) -> NetworkPlan:
     zones, vpc = zones_of(region, settings), ipaddress.IPv4Network(settings.vpc_cidr)
     if settings.vpc_id is not None:
         existing = ExistingVpc(settings.vpc_id, settings.private_subnet_ids, settings.public_subnet_ids)
-        return NetworkPlan(str(vpc), zones, (), (), 0, (), existing)
+        return NetworkPlan(str(vpc), zones, (), (), 0, (), existing, _oidc(settings))
     quarters = list(vpc.subnets(prefixlen_diff=2))
     public = list(quarters[3].subnets(prefixlen_diff=4))
     return NetworkPlan(
@@ -161,6 +161,23 @@ def network_plan(region: str, settings: Network) -> NetworkPlan:
         private_cidrs=tuple(str(block) for block in quarters[: len(zones)]),
         nat_gateways=len(zones) if settings.nat_gateways == "per-zone" else 1,
         interface_endpoints=interface_endpoints(region, len(zones), private=settings.private_endpoints),
+        oidc=_oidc(settings),
+    )
+
+
+def _oidc(settings: Network) -> OidcPlan | None:
+    wanted = settings.oidc
+    if wanted is None:
+        return None
+    return OidcPlan(
+        issuer=wanted.issuer,
+        authorization_endpoint=wanted.authorization_endpoint,
+        token_endpoint=wanted.token_endpoint,
+        user_info_endpoint=wanted.user_info_endpoint,
+        secret_name=wanted.secret_name,
+        scope=wanted.scope,
+        session_s=round(3600 * wanted.session_hours),
+        on_unauthenticated=wanted.on_unauthenticated,
     )
 
 

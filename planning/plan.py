@@ -251,6 +251,21 @@ class ExistingVpc:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcPlan:
+    """How the load balancer signs people in."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    user_info_endpoint: str
+    secret_name: str
+    """Secret beside the Ingress with ``clientID`` and ``clientSecret``."""
+    scope: str
+    session_s: int
+    on_unauthenticated: Literal["authenticate", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkPlan:
     """Addresses and zones."""
 
@@ -263,6 +278,8 @@ class NetworkPlan:
     """Services with an interface endpoint: it costs less than their traffic through NAT, or is asked for."""
     existing: ExistingVpc | None = None
     """In place of a VPC of the stack's own; there are then no blocks, gateways or endpoints."""
+    oidc: OidcPlan | None = None
+    """None: the load balancer lets everybody through who reaches it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,3 +236,32 @@ def test_nodes_are_gone_before_the_tags_they_are_found_by(brought: Recording) ->
     for pool in brought.of_type(NODE_POOL):
         for tag in tags:
             assert brought.destroyed_before(pool, tag), f"{pool.name} before {tag.name}"
+
+
+# Before the load balancer ---------------------------------------------------------------------------------------
+
+
+def test_a_web_acl_and_a_sign_in_of_the_settings_reach_load_balancer_and_controller() -> None:
+    web_acl = "arn:aws:wafv2:us-east-2:111122223333:regional/webacl/llm/1234abcd"
+    network = {
+        "certificateArn": "arn:aws:acm:us-east-2:111122223333:certificate/1234",
+        "webAclArn": web_acl,
+        "oidc": {
+            "issuer": "https://idp.example.com",
+            "authorizationEndpoint": "https://idp.example.com/authorize",
+            "tokenEndpoint": "https://idp.example.com/token",
+            "userInfoEndpoint": "https://idp.example.com/userinfo",
+            "secretName": "sign-in",
+            "sessionHours": 8,
+        },
+    }
+    guarded = record_with("dev", preview=False, network=network)
+    (ingress,) = kubernetes_objects(guarded, "Ingress")
+    notes = ingress["metadata"]["annotations"]
+    assert notes["alb.ingress.kubernetes.io/wafv2-acl-arn"] == web_acl
+    assert notes["alb.ingress.kubernetes.io/auth-session-timeout"] == "28800"
+    (balancers,) = [one for one in helm_releases(guarded) if "load-balancer" in one.chart]
+    account = balancers.namespace, balancers.values["serviceAccount"]["name"]
+    (binding,) = [one for one in kubernetes_objects(guarded, "RoleBinding") if "oidc" in one["metadata"]["name"]]
+    assert [(one["namespace"], one["name"]) for one in binding["subjects"]] == [account]
+    assert any(web_acl in policy.inputs["policy"] for policy in guarded.of_type("aws:iam/policy:Policy"))

@@ -134,6 +134,18 @@ def test_the_linter_finds_nothing_that_is_not_explained(update: Recording) -> No
     assert unexplained == set()
 
 
+def test_the_linter_finds_nothing_in_the_rights_on_a_web_acl() -> None:
+    from components import iam
+
+    arn = "arn:aws:wafv2:us-east-1:111122223333:regional/webacl/llm/1234abcd"
+    texts = iam.documents("web_acl.json", web_acl_arn=arn, partition="aws", region="us-east-1")
+    (document,) = [Document(name, "policy", json.loads(text)) for name, text in texts.items()]
+    assert [finding for one in document.statements for finding in findings(document, one)] == []
+    # It takes no resource; WAF wants a right of its own beside it.
+    everywhere = [one["Action"] for one in document.statements if one["Resource"] == "*"]
+    assert everywhere == [["elasticloadbalancing:SetWebAcl"]]
+
+
 def test_no_statement_allows_an_action_by_wildcard_or_everything_but_some(update: Recording) -> None:
     for document in documents(update):
         for statement in document.statements:

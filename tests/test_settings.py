@@ -18,6 +18,15 @@ def tier(**changes: Any) -> dict[str, Any]:
     }
 
 
+OIDC = {
+    "issuer": "https://idp.example.com",
+    "authorizationEndpoint": "https://idp.example.com/authorize",
+    "tokenEndpoint": "https://idp.example.com/token",
+    "userInfoEndpoint": "https://idp.example.com/userinfo",
+    "secretName": "sign-in",
+}
+
+
 def problems(**config: Any) -> list[str]:
     return [str(problem) for problem in read("us-east-1", {"tiers": [tier()], **config}).problems]
 
@@ -99,6 +108,13 @@ def test_settings_are_frozen() -> None:
         ({"access": {"accountId": "1234"}}, "the 12 digits in quotes"),
         ({"cluster": {"kubernetesVersion": "v1.36"}}, 'a minor version in quotes, for example "1.36"'),
         ({"network": {"ingressScheme": "internet-facing"}}, "needs certificateArn"),
+        ({"network": {"oidc": OIDC}}, "oidc needs certificateArn: a load balancer signs people in on HTTPS"),
+        (
+            {"network": {"oidc": {**OIDC, "clientSecret": "canary"}}},
+            "frugal-llm:network.oidc.clientSecret: is no setting",
+        ),
+        ({"network": {"oidc": {**OIDC, "secretName": "Pa$$"}}}, "the name of a Kubernetes Secret, not what it holds"),
+        ({"network": {"oidc": {**OIDC, "tokenEndpoint": "http://idp.example.com/t"}}}, "is no https URL"),
         ({"capacity": {"amiAlias": "al2023@latest"}}, "latest is refused"),
         ({"tiers": []}, "frugal-llm:tiers is []: needs at least 1 entry"),
         ({"tiers": "fast"}, "frugal-llm:tiers is 'fast': must be a list"),

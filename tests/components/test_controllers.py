@@ -33,7 +33,12 @@ ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
 
 
 def controllers(
-    *, gpu_nodes: bool = True, device_plugin: bool = True, region: str = "us-east-2", preview: bool = False
+    *,
+    gpu_nodes: bool = True,
+    device_plugin: bool = True,
+    region: str = "us-east-2",
+    web_acl_arn: str | None = None,
+    preview: bool = False,
 ) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> Mapping[str, Any] | None:
         Controllers(
@@ -44,6 +49,7 @@ def controllers(
                 vpc_id=computed("vpc-1"),
                 gpu_nodes=gpu_nodes,
                 device_plugin=device_plugin,
+                web_acl_arn=web_acl_arn,
                 tags={"frugal-llm:stack": "dev"},
                 system_ready=[stand_in("system", opts)],
                 prometheus=stand_in("prometheus", opts),
@@ -142,6 +148,22 @@ def test_its_rights_name_the_partition_of_the_region() -> None:
     text = "".join(policy.inputs["policy"] for policy in controllers(region="cn-north-1").of_type(POLICY))
     assert "arn:aws-cn:elasticloadbalancing" in text
     assert "arn:aws:" not in text
+
+
+def test_with_a_web_acl_it_may_put_that_one_before_load_balancers_and_no_other() -> None:
+    arn = "arn:aws:wafv2:us-east-2:111122223333:regional/webacl/llm/1234abcd"
+    recording = controllers(web_acl_arn=arn)
+    assert release(recording, "aws-load-balancer-controller").values["enableWafv2"] is True
+    texts = [policy.inputs["policy"] for policy in recording.of_type(POLICY)]
+    assert len(texts) == 3
+    statements = [one for text in texts for one in json.loads(text)["Statement"]]
+    (puts,) = [one for one in statements if "wafv2:AssociateWebACL" in one["Action"]]
+    assert [one for one in puts["Resource"] if ":wafv2:" in one] == [arn]
+    assert not [action for one in statements for action in one["Action"] if action.startswith(("shield", "waf-reg"))]
+
+
+def test_without_a_web_acl_it_never_asks_waf(all_of_them: Recording) -> None:
+    assert release(all_of_them, "aws-load-balancer-controller").values["enableWafv2"] is False
 
 
 def test_no_service_waits_for_its_webhook(all_of_them: Recording) -> None:

@@ -12,7 +12,7 @@ import pulumi
 import pytest
 
 from components.tier_ingress import TierIngress, TierIngressArgs
-from planning.plan import TierPlan
+from planning.plan import OidcPlan, TierPlan
 from tests.components.building import stand_in
 from tests.components.plans import FAST, QUALITY, SMALL
 from tests.harness import UNKNOWN, Recording, component_under_test, destroy_reachability, kubernetes_objects
@@ -32,6 +32,8 @@ def ingress(tiers: Sequence[TierPlan] = TIERS, *, preview: bool = False, **chang
             "scheme": "internal",
             "certificate_arn": None,
             "host": None,
+            "web_acl_arn": None,
+            "oidc": None,
             "namespace": "llm",
             "served": [stand_in("tier", opts)],
             "load_balancer_controller": stand_in("controller", opts),
@@ -40,6 +42,18 @@ def ingress(tiers: Sequence[TierPlan] = TIERS, *, preview: bool = False, **chang
         return {"endpoint": made.endpoint, "hostname": made.hostname}
 
     return component_under_test(factory, preview=preview)
+
+
+OIDC = OidcPlan(
+    issuer="https://idp.example.com",
+    authorization_endpoint="https://idp.example.com/authorize",
+    token_endpoint="https://idp.example.com/token",
+    user_info_endpoint="https://idp.example.com/userinfo",
+    secret_name="sign-in",
+    scope="openid email",
+    session_s=28_800,
+    on_unauthenticated="deny",
+)
 
 
 def manifest(recording: Recording) -> dict[str, Any]:
@@ -134,6 +148,48 @@ def test_a_list_of_tiers_that_is_too_long_for_a_fixed_answer_is_left_out() -> No
     body = json.loads(notes(recording)["actions.unknown-tier"])["fixedResponseConfig"]["messageBody"]
     assert len(body.encode()) <= 1024
     assert json.loads(body)["error"]["message"] == "X-Model-Tier names no tier of this stack"
+
+
+def test_a_web_acl_is_put_before_it_only_by_setting(plain: Recording) -> None:
+    arn = "arn:aws:wafv2:us-east-2:111122223333:regional/webacl/llm/1234abcd"
+    assert "wafv2-acl-arn" not in notes(plain)
+    assert notes(ingress(web_acl_arn=arn))["wafv2-acl-arn"] == arn
+
+
+def test_people_sign_in_by_the_settings_and_the_client_secret_stays_in_its_secret() -> None:
+    found = notes(ingress(oidc=OIDC, certificate_arn="arn:aws:acm:us-east-2:111122223333:certificate/1"))
+    signing_in = {key: value for key, value in found.items() if key.startswith("auth-")}
+    assert json.loads(signing_in.pop("auth-idp-oidc")) == {
+        "issuer": "https://idp.example.com",
+        "authorizationEndpoint": "https://idp.example.com/authorize",
+        "tokenEndpoint": "https://idp.example.com/token",
+        "userInfoEndpoint": "https://idp.example.com/userinfo",
+        "secretName": "sign-in",
+    }
+    assert signing_in == {
+        "auth-type": "oidc",
+        "auth-scope": "openid email",
+        # Eight hours, in seconds.
+        "auth-session-timeout": "28800",
+        "auth-on-unauthenticated-request": "deny",
+    }
+
+
+def test_the_controller_may_read_the_secret_of_the_sign_in_and_no_other(plain: Recording) -> None:
+    assert not kubernetes_objects(plain, "Role")
+    recording = ingress(oidc=OIDC)
+    (role,) = kubernetes_objects(recording, "Role")
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["sign-in"], "verbs": ["get", "list", "watch"]}
+    ]
+    (binding,) = kubernetes_objects(recording, "RoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "llm"
+    (subject,) = binding["subjects"]
+    # As the controller's own release names its account.
+    assert (subject["namespace"], subject["name"]) == ("kube-system", "aws-load-balancer-controller")
+    for one in (role, binding):
+        assert problems(one) == []
 
 
 def test_no_request_is_cut_while_its_tier_wakes() -> None:

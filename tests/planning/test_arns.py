@@ -66,6 +66,16 @@ def test_an_arn_of_another_account_region_or_partition_is_found_with_its_way_out
     assert expected in str(problem)
 
 
+def test_a_web_acl_of_another_region_or_account_is_found() -> None:
+    here = "arn:aws:wafv2:us-east-1:111122223333:regional/webacl/llm/1234abcd"
+    assert found(network={"webAclArn": here}, access={"accountId": "111122223333"}) == []
+    (region,) = found(network={"webAclArn": here.replace("us-east-1", "eu-west-1")})
+    assert "frugal-llm:network.webAclArn" in str(region)
+    assert "is of eu-west-1, the stack is in us-east-1" in str(region)
+    (account,) = found(network={"webAclArn": here}, access={"accountId": "999922223333"})
+    assert "is of account 111122223333" in str(account)
+
+
 def test_administrators_may_be_of_other_accounts() -> None:
     # "If the type is STANDARD, the ARN can be in the same, or different, AWS account" (EKS user guide, access entries).
     admins = ["arn:aws:iam::444455556666:role/Admin", "arn:aws:iam::777788889999:user/eve"]
@@ -89,6 +99,12 @@ def test_administrators_may_be_of_other_accounts() -> None:
             "is the ARN of alias in kms, not of a KMS key; for example arn:aws:kms:",
         ),
         ("cluster", "secretsKeyArn", "alias/eks", "is no ARN of a KMS key"),
+        (
+            "network",
+            "webAclArn",
+            "arn:aws:wafv2:us-east-1:111122223333:global/webacl/llm/1",
+            "is the ARN of global in wafv2, not of a regional web ACL of WAF v2",
+        ),
         ("cluster", "roleArn", "eks-control-plane", "is no ARN of an IAM role; for example arn:aws:iam:"),
     ],
 )
