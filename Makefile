@@ -23,7 +23,7 @@ unexport VIRTUAL_ENV
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help preview timeouts manifests preflight preflight-demo smoke leftovers test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
+.PHONY: help preview timeouts manifests preflight preflight-demo smoke actuals leftovers test test-slow cluster-tools test-cluster soak bench lint types format docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,10 @@ preflight-demo: $(EVERYTHING) $(EMULATORS) ## the same against emulated AWS whos
 
 smoke: $(PROGRAM) ## what a client sees of a deployed stack; wakes its tiers: URL=… [JSON=1], the key from API_KEY
 	@$(BIN)/python -m smoke "$(URL)" $(if $(JSON),--json)
+
+PROMETHEUS ?= http://localhost:9090
+actuals: $(PROGRAM) ## what the nodes cost this month against the forecast: [STACK=dev] [PROMETHEUS=http://localhost:9090] [JSON=1]
+	@$(BIN)/python -m actuals $(STACK) --prometheus "$(PROMETHEUS)" $(if $(JSON),--json)
 
 leftovers: $(PROGRAM) ## what a destroyed stack left in the AWS account, and its price: [STACK=dev] [JSON=1]
 	@$(BIN)/python -m preflight leftovers $(STACK) $(if $(JSON),--json)

@@ -10,6 +10,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import helm, versions
+from components.dashboards.costs import NODE_LABELS
 from components.dashboards.overview import DASHBOARD_FILE, dashboard
 from components.dashboards.rules import rule_groups
 from components.names import MONITORING_NAMESPACE, PROJECT, PROMETHEUS_RELEASE, PROMETHEUS_URL
@@ -128,6 +129,7 @@ def _values(args: ObservabilityArgs) -> dict[str, Any]:
         "kube-state-metrics": {
             "nodeSelector": helm.ON_SYSTEM_NODES,
             "resources": helm.resources("kube-state-metrics"),
+            "metricLabelsAllowlist": [f"nodes=[{','.join(NODE_LABELS)}]"],
         },
         "prometheusOperator": {
             "nodeSelector": helm.ON_SYSTEM_NODES,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from components import tier_queries
+from components.dashboards.costs import POOL_USD
 from components.dashboards.rules import QUEUE, READY, TPOT, TPOT_TARGET, TTFT, TTFT_TARGET
 from components.names import SERVING_NAMESPACE
 
@@ -183,6 +184,12 @@ PANELS: Final = (
         "short",
         (Query(_by_tier("vllm:num_preemptions_total"), "{{tier}}"),),
         "Requests thrown out of a full KV cache and computed again, per second. Should be none.",
+    ),
+    Panel(
+        "Cost of nodes",
+        "currencyUSD",
+        (Query(POOL_USD, "{{pool}}"),),
+        "USD an hour of each pool's nodes, at the plan's prices. Whatever tier is chosen: tiers may share a pool.",
     ),
     Panel(
         "GPU",

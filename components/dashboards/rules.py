@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from components import tier_queries
+from components.dashboards.costs import cost_rules
 from components.names import KEDA_NAMESPACE, SERVING_NAMESPACE
 from planning.plan import TierPlan
 
@@ -27,6 +28,7 @@ def rule_groups(tiers: Sequence[TierPlan]) -> list[dict[str, Any]]:
     """Give all groups; what depends on a tier's plan once for each tier."""
     return [
         {"name": "frugal-llm.recording", "rules": [*_recorded(), *_targets(tiers)]},
+        {"name": "frugal-llm.cost", "rules": cost_rules(tiers)},
         {"name": "frugal-llm.latency", "rules": _latency_alerts()},
         {"name": "frugal-llm.capacity", "rules": [*_capacity_alerts(), *map(_slow_wake, tiers)]},
         {"name": "frugal-llm.wake-path", "rules": [*_autoscaler_alerts(), *map(_router_unseen, tiers)]},

@@ -13,7 +13,7 @@ _VALUES: Final = Path(__file__).parent / "values"
 
 _OF_SUBCHARTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "kube-prometheus-stack": {
-        "kube-state-metrics": {"nodeSelector": {}, "resources": {}},
+        "kube-state-metrics": {"nodeSelector": {}, "resources": {}, "metricLabelsAllowlist": []},
         "grafana": {"nodeSelector": {}, "resources": {}},
     }
 }

@@ -51,6 +51,8 @@ KEDA = {
 }
 OTHERS = {
     "up",  # Prometheus itself
+    # kubernetes/kube-state-metrics, docs/metrics/cluster/node-metrics.md; labels only as --metric-labels-allowlist says
+    "kube_node_labels",
     "kube_deployment_spec_replicas",  # kubernetes/kube-state-metrics, docs/metrics/workload/deployment-metrics.md
     "DCGM_FI_DEV_GPU_UTIL",  # NVIDIA/dcgm-exporter, etc/default-counters.csv
 }

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import yaml
 
 from components import versions
 from components.dashboards import rules
+from components.dashboards.costs import POOL_USD, PRICE, cost_rules
 from components.dashboards.overview import PANELS, dashboard
 from components.dashboards.rules import rule_groups
 from components.names import MONITORING_NAMESPACE, PROMETHEUS_RELEASE, PROMETHEUS_URL
 from components.observability import Observability, ObservabilityArgs
+from planning.plan import PoolMember
 from tests.charts.check import unknown_values
 from tests.components.building import stand_in
 from tests.components.known_metrics import EXISTING, REMOVED_FROM_VLLM
@@ -201,7 +204,7 @@ def test_each_tiers_targets_are_recorded_in_seconds() -> None:
         (rule["record"], rule["labels"]["tier"]): rule["expr"]
         for group in rule_groups(TIERS)
         for rule in group["rules"]
-        if "record" in rule and "labels" in rule
+        if "record" in rule and "tier" in rule.get("labels", {})
     }
     assert recorded[rules.TTFT_TARGET, "fast"] == "vector(2000 / 1000)"
     assert recorded[rules.TPOT_TARGET, "fast"] == "vector(60 / 1000)"
@@ -308,7 +311,71 @@ def test_every_metric_in_rules_and_dashboard_exists() -> None:
 def test_every_recorded_series_that_is_used_is_recorded() -> None:
     recorded = {rule["record"] for group in rule_groups(TIERS) for rule in group["rules"] if "record" in rule}
     used = {word for text in expressions() for word in re.findall(r"frugal_llm:[\w:]+", text)}
-    assert used == recorded
+    # Prices are of a tier's offerings, which the samples here leave out.
+    assert used == recorded | {PRICE}
+
+
+# Cost ----------------------------------------------------------------------------------------------------------------
+
+OFFERED = replace(
+    FAST, offerings=(PoolMember("g6.xlarge", "L4", 0.3, 0.8), PoolMember("g6e.xlarge", "L40S", None, 1.9))
+)
+
+
+def test_every_type_of_a_pool_has_its_prices_once_and_an_unknown_spot_price_is_no_price() -> None:
+    prices = [rule for rule in cost_rules([OFFERED, replace(OFFERED, name="other")]) if rule["record"] == PRICE]
+    assert [(*rule["labels"].values(), rule["expr"]) for rule in prices] == [
+        ("g6.xlarge", "on-demand", "vector(0.8)"),
+        ("g6.xlarge", "spot", "vector(0.3)"),
+        ("g6e.xlarge", "on-demand", "vector(1.9)"),
+    ]
+
+
+def test_kube_state_metrics_shows_the_labels_that_cost_is_counted_by(whole: Recording) -> None:
+    (shown,) = release(whole).values["kube-state-metrics"]["metricLabelsAllowlist"]
+    labels = {
+        "label_" + re.sub(r"[^a-zA-Z0-9]", "_", label) for label in shown.removeprefix("nodes=[").rstrip("]").split(",")
+    }
+    used = {word for rule in cost_rules([OFFERED]) for word in re.findall(r"label_\w+_\w+", str(rule))}
+    assert used - {"label_replace"} == labels
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool on PATH (Debian's package prometheus brings it)")
+def test_a_pool_costs_what_its_nodes_cost_at_the_plans_prices(tmp_path: Path) -> None:
+    def node(name: str, instance_type: str, capacity: str, pool: str) -> dict[str, str]:
+        labels = {
+            "node": name,
+            "label_node_kubernetes_io_instance_type": instance_type,
+            "label_karpenter_sh_capacity_type": capacity,
+            "label_karpenter_sh_nodepool": pool,
+        }
+        text = ",".join(f'{key}="{value}"' for key, value in labels.items() if value)
+        return {"series": f"kube_node_labels{{{text}}}", "values": "1+0x20"}
+
+    nodes = [
+        node("a", "g6.xlarge", "spot", "fast"),
+        node("b", "g6.xlarge", "spot", "fast"),
+        node("c", "g6e.xlarge", "on-demand", "fast"),
+        node("d", "g6.xlarge", "on-demand", "other"),
+        node("system", "m7g.large", "", ""),
+    ]
+    (tmp_path / "rules.yaml").write_text(
+        yaml.safe_dump({"groups": [{"name": "cost", "interval": "30s", "rules": cost_rules([OFFERED])}]})
+    )
+    # Two at 0.3 and one at 1.9; the system node is no pool's.
+    samples = [
+        {"labels": f'{POOL_USD}{{pool="fast"}}', "value": 2.5},
+        {"labels": f'{POOL_USD}{{pool="other"}}', "value": 0.8},
+    ]
+    test = {
+        "interval": "30s",
+        "input_series": nodes,
+        "promql_expr_test": [{"expr": POOL_USD, "eval_time": "5m", "exp_samples": samples}],
+    }
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "30s", "tests": [test]}))
+    run = subprocess.run([str(PROMTOOL), "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 # Dashboard -----------------------------------------------------------------------------------------------------------
@@ -338,6 +405,7 @@ def test_the_dashboard_shows_what_decides_about_money_and_latency() -> None:
         "Prefix cache hits",
         "KV cache in use",
         "Preemptions",
+        "Cost of nodes",
         "GPU",
     ]
 

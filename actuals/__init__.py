@@ -1,0 +1,1 @@
+"""The month so far against the forecast, from the stack's own Prometheus."""
