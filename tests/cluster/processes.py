@@ -120,7 +120,7 @@ class Processes:
             process.stop(seconds=seconds)
 
 
-def answers(process: Process, url: str, *, seconds: float = 60, session: requests.Session | None = None) -> None:
+def answers(process: Process, url: str, *, seconds: float = 180, session: requests.Session | None = None) -> None:
     """Wait until a part answers 200 at ``url``, or say why it will not."""
 
     def ready() -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
+from components.names import NODE_IMAGE_LABEL
+from tests import harness
 from tests.cluster.build import Tools
 from tests.cluster.client import Object
 from tests.cluster.figures import Record, record_figure, record_placements
@@ -181,19 +183,50 @@ def test_spot_nodes_that_are_taken_back_are_drained_and_their_replicas_placed_an
     assert [each.objections for each in prod.placements() if each.objections] == []
 
 
-@pytest.mark.soak
-def test_a_new_image_is_rolled_out_one_node_at_a_time_while_the_tier_serves(
+def test_a_new_image_rolls_the_engines_and_each_serves_on_a_new_node_before_an_old_one_goes(
     prod: KarpenterStack, record_property: Record
 ) -> None:
-    """As the pool's budget for drifted nodes says; each node goes when its replacement is there."""
+    """Node class, pool and Deployment are applied as `pulumi up` does; readiness is kwok's, an engine loads longer."""
+    prod.clear()
+    count = prod.workloads["fast-engine"].replicas
+    prod.scale({"fast-engine": count})
+    prod.wait_running({"fast-engine": count})
+    old = {claim["metadata"]["name"] for claim in prod.node_claims()}
+    update = harness.record_with("prod", preview=False, capacity={"amiAlias": "al2023@v20261001"})
+    started = time.monotonic()
+    for kind, name in (("EC2NodeClass", "fast"), ("NodePool", "fast"), ("Deployment", "fast-engine")):
+        (manifest,) = (one for one in harness.kubernetes_objects(update, kind) if one["metadata"]["name"] == name)
+        prod.client.apply(manifest)
+    serving: list[int] = []
+
+    def rolled() -> bool:
+        phases = Counter(pod["status"].get("phase") for pod in prod.pods("fast-engine"))
+        serving.append(phases["Running"])
+        return not old & {claim["metadata"]["name"] for claim in prod.node_claims()}
+
+    wait_until(rolled, f"nodes {old} are empty and gone", seconds=180 + 120 * count, every=0.25)
+    prod.wait_running({"fast-engine": count})
+
+    record_figure(
+        record_property, f"a new image on {count} replicas, one by one: {time.monotonic() - started:.0f} s in all"
+    )
+    assert min(serving) == count, "an old replica went before a new one ran"
+    images = {claim["metadata"]["labels"][NODE_IMAGE_LABEL] for claim in prod.node_claims()}
+    assert images == {"al2023-v20261001"}
+
+
+@pytest.mark.soak
+def test_nodes_that_drift_for_another_reason_are_replaced_one_at_a_time_while_the_tier_serves(
+    prod: KarpenterStack, record_property: Record
+) -> None:
+    """As the pool's budget for drifted nodes says: here the class alone has changed, and no pod with it."""
     prod.clear()
     wanted = {"fast-engine": prod.workloads["fast-engine"].replicas}
     prod.scale(wanted)
     prod.wait_running(wanted)
     old = {claim["metadata"]["name"] for claim in prod.node_claims()}
     started = time.monotonic()
-    image = {"spec": {"amiSelectorTerms": [{"alias": "al2023@v20261001"}]}}
-    prod.client.patch(*NODE_CLASS, "fast", None, image)
+    prod.client.patch(*NODE_CLASS, "fast", None, {"spec": {"tags": {"team": "another"}}})
     seen: list[tuple[int, int]] = []
 
     def replaced() -> bool:
@@ -206,9 +239,7 @@ def test_a_new_image_is_rolled_out_one_node_at_a_time_while_the_tier_serves(
     wait_until(replaced, f"nodes {old} are replaced", seconds=len(old) * 120, every=0.25)
     prod.wait_running(wanted)
 
-    record_figure(
-        record_property, f"a new image on {len(old)} nodes, one by one: {time.monotonic() - started:.0f} s in all"
-    )
+    record_figure(record_property, f"{len(old)} drifted nodes, one by one: {time.monotonic() - started:.0f} s in all")
     assert max(going for going, _ in seen) == 1
     assert min(serving for _, serving in seen) >= len(old) - 1
 
