@@ -112,18 +112,26 @@ def test_empty_nodes_go_together_after_the_planned_delay_and_not_before(
     dev.scale(dict.fromkeys(every, 0))
     wait_until(lambda: not any(map(dev.pods, every)), "all replicas are gone", seconds=30)
     emptied = time.monotonic()
-    left = wait_until(lambda: _marked(dev), "Karpenter takes empty nodes away", seconds=_IDLE_S + _LOOK_S + 10)
-    taken_s = time.monotonic() - emptied
-    wait_until(lambda: not dev.node_claims(), "all nodes are gone", seconds=_TERMINATION_S)
+    marked_s: dict[str, float] = {}
+
+    def all_gone() -> bool:
+        claims = dev.node_claims()
+        for claim in claims:
+            if "deletionTimestamp" in claim["metadata"]:
+                marked_s.setdefault(claim["metadata"]["name"], time.monotonic() - emptied)
+        return not claims
+
+    wait_until(all_gone, "all nodes are gone", seconds=_IDLE_S + 2 * _LOOK_S + _TERMINATION_S)
     gone_s = time.monotonic() - emptied
+    first_s, last_s = min(marked_s.values()), max(marked_s.values())
 
     record_figure(
         record_property,
-        f"{len(every)} empty nodes: taken {taken_s:.0f} s after their last replica, gone after {gone_s:.0f} s "
-        f"(planned delay {_IDLE_S} s, Karpenter's own look {_LOOK_S} s)",
+        f"{len(every)} empty nodes: taken {first_s:.0f} to {last_s:.0f} s after their last replica, gone after "
+        f"{gone_s:.0f} s (planned delay {_IDLE_S} s, Karpenter's own look {_LOOK_S} s)",
     )
-    assert taken_s >= _IDLE_S - 1
-    assert left == len(every), "the budget for empty nodes held some of them back"
+    assert first_s >= _IDLE_S - 1
+    assert last_s - first_s <= _LOOK_S, "the budget for empty nodes held some of them back"
 
 
 def test_without_spot_every_tier_runs_on_its_cheapest_on_demand_offering(
@@ -286,11 +294,6 @@ def _refusal(stack: KarpenterStack, pods: Sequence[Object]) -> str:
         ),
         "",
     )
-
-
-def _marked(stack: KarpenterStack) -> int:
-    """How many nodes Karpenter has decided to take away, those that are gone already not counted."""
-    return sum("deletionTimestamp" in claim["metadata"] for claim in stack.node_claims())
 
 
 def _uid(pod: Object) -> str:
