@@ -73,7 +73,7 @@ def _zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
                 f"{NAMESPACE}:network.zones",
                 list(settings.zones),
                 f"at most {_MOST_ZONES} different zones: each takes a quarter of the VPC, the last quarter is public",
-                "name each zone once",
+                "name each zone once" if len(set(settings.zones)) <= _MOST_ZONES else f"name {_MOST_ZONES} of them",
             )
         )
     if settings.zones and len(set(settings.zones)) < least:

@@ -176,10 +176,11 @@ class _Stack:
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
         problems += capacity_problems(settings.capacity)
-        problems += node_image_problems(settings)
+        # Of a version that does not run here, no image need be there.
+        problems += cluster_problems(settings) or node_image_problems(settings)
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
         problems += network_problems(settings.region, settings.network, least_zones)
-        problems += [*cluster_problems(settings), *arn_problems(settings)]
+        problems += arn_problems(settings)
         working = open_hours(settings.schedule.working_hours)
         offered = usable_offerings(
             settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
