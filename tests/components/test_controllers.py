@@ -1,7 +1,7 @@
 """The third-party controllers: what is released, with which values, in which order.
 
-Values are held against the charts' defaults, of which three are of an older version than the pinned one. What the
-charts make of them is not proven here, nor that the load balancer controller's policy of v3.5.0 is enough for v3.6.0.
+Values are held against the charts' defaults, of which KEDA's are of an older version than the pinned one. What the
+charts make of them is not proven here, nor that what is left of the load balancer controller's policy is enough.
 """
 
 from __future__ import annotations
