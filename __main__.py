@@ -45,7 +45,7 @@ controllers = Controllers("controllers", ControllersArgs(
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
-    pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
+    pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
     image=plan.node_image, tags=tags), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
     for pool in plan.node_pools}

@@ -11,7 +11,7 @@ import pulumi_kubernetes as k8s
 
 from components.names import CAPACITY_LABEL, GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
 from planning.facts.node_images import Family, NodeImage
-from planning.plan import NodePoolPlan
+from planning.plan import NetworkPlan, NodePoolPlan
 
 _SLOW_DELETE: Final = pulumi.CustomTimeouts(delete="30m")
 """Deleting a pool drains its nodes and waits for their instances; a GPU node takes longer than the usual 10 minutes."""
@@ -44,7 +44,7 @@ class ServingNodePoolArgs:
     """What a node pool is built from."""
 
     pool: NodePoolPlan
-    zones: tuple[str, ...]
+    network: NetworkPlan
     cluster_name: str
     node_role_name: pulumi.Input[str]
     """``Karpenter.node_role_name``."""
@@ -94,7 +94,7 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "amiSelectorTerms": [{"alias": args.image.alias}],
         "role": args.node_role_name,
-        "subnetSelectorTerms": discovery,
+        "subnetSelectorTerms": _subnets(args.network) or discovery,
         "securityGroupSelectorTerms": discovery,
         # One hop ends at the node: pods cannot take the node's credentials.
         "metadataOptions": {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1},
@@ -106,6 +106,11 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     if args.image.pulls_in_parallel:
         spec["userData"] = _PARALLEL_PULL[args.image.family]
     return spec
+
+
+def _subnets(network: NetworkPlan) -> list[dict[str, Any]]:
+    """Name the private subnets of a VPC that is there: of a tag, stacks that share one could have only one value."""
+    return [{"id": subnet} for subnet in network.existing.private_subnet_ids] if network.existing else []
 
 
 def _volumes(args: ServingNodePoolArgs) -> list[dict[str, Any]]:
@@ -133,7 +138,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     requirements = [
         _one_of("kubernetes.io/arch", pool.cpu_architectures),
         _one_of("kubernetes.io/os", ("linux",)),
-        _one_of("topology.kubernetes.io/zone", args.zones),
+        _one_of("topology.kubernetes.io/zone", args.network.zones),
         _one_of("karpenter.sh/capacity-type", pool.capacity_types),
         _one_of("node.kubernetes.io/instance-type", pool.instance_types),
         _one_of(CAPACITY_LABEL, ("elastic", "floor")),

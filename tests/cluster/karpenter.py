@@ -175,7 +175,7 @@ def karpenter_stack(
     objects = harness.kubernetes_objects(recording)
     classes = [one for one in objects if one["kind"] == "EC2NodeClass"]
     pools = [one for one in objects if one["kind"] == "NodePool"]
-    cluster_name = classes[0]["spec"]["subnetSelectorTerms"][0]["tags"]["karpenter.sh/discovery"]
+    cluster_name = classes[0]["spec"]["securityGroupSelectorTerms"][0]["tags"]["karpenter.sh/discovery"]
     node_role = str(classes[0]["spec"]["role"])
     if one_launch_template:
         classes = [_taking(one, _PODS_OF_A_NODE) for one in classes]

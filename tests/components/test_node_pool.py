@@ -12,8 +12,8 @@ import yaml
 
 from components.node_pool import ServingNodePool, ServingNodePoolArgs
 from planning.facts.node_images import NodeImage
-from planning.plan import NodePoolPlan
-from tests.components.building import CLUSTER, CPU_POOL, GPU_POOL, TAGS, ZONES, stand_in
+from planning.plan import ExistingVpc, NetworkPlan, NodePoolPlan
+from tests.components.building import CLUSTER, CPU_POOL, GPU_POOL, NETWORK, TAGS, ZONES, stand_in
 from tests.harness import Recording, Resource, component_under_test
 
 AL2023 = "al2023@v20260714"
@@ -22,12 +22,12 @@ NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
 NODE_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 
 
-def pool(plan: NodePoolPlan, alias: str = AL2023) -> Recording:
+def pool(plan: NodePoolPlan, alias: str = AL2023, network: NetworkPlan = NETWORK) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> ServingNodePool:
         controller = stand_in("controller", opts)
         args = ServingNodePoolArgs(
             pool=plan,
-            zones=ZONES,
+            network=network,
             cluster_name=CLUSTER,
             node_role_name="nodes",
             image=NodeImage.of(alias),
@@ -155,6 +155,14 @@ def test_nodes_are_found_by_the_tag_of_the_cluster(gpu: Recording) -> None:
     assert node_class(gpu)["subnetSelectorTerms"] == terms
     assert node_class(gpu)["securityGroupSelectorTerms"] == terms
     assert node_class(gpu)["role"] == "nodes"
+
+
+def test_subnets_of_a_vpc_that_is_there_are_named_so_that_two_stacks_can_share_them() -> None:
+    # A tag has one value per subnet: a second stack's tag would take the first one's nodes their subnets.
+    existing = ExistingVpc("vpc-0123456789abcdef0", ("subnet-0000000a", "subnet-0000000b"), ())
+    found = node_class(pool(GPU_POOL, network=NetworkPlan("10.8.0.0/16", ZONES[:2], (), (), 0, (), existing)))
+    assert found["subnetSelectorTerms"] == [{"id": "subnet-0000000a"}, {"id": "subnet-0000000b"}]
+    assert found["securityGroupSelectorTerms"] == [{"tags": {"karpenter.sh/discovery": CLUSTER}}], "EKS' own group"
 
 
 def test_pods_cannot_take_the_credentials_of_the_node(gpu: Recording) -> None:
