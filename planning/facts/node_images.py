@@ -45,10 +45,9 @@ class NodeImage:
         """What an EC2NodeClass selects its image by."""
         return f"{self.family}@v{'.'.join(map(str, self.release))}"
 
-    @property
-    def label(self) -> str:
-        """The alias as the value of a Kubernetes label."""
-        return self.alias.replace("@", "-")
+    def label(self, kubernetes: str) -> str:
+        """The value of a Kubernetes label that names the image: a release has one for each Kubernetes version."""
+        return f"{self.alias.replace('@', '-')}-{kubernetes}"
 
     @property
     def brings_device_plugin(self) -> bool:

@@ -249,13 +249,19 @@ def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_al
     assert update.new.named("karpenter-crd", RELEASE).urn in update.new.upstream(controller)
 
 
-def test_a_new_kubernetes_version_updates_control_plane_and_nodes_in_place() -> None:
+def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_its_own_image() -> None:
     old = record_with("dev", preview=False, cluster={"kubernetesVersion": "1.35"})
     update = Update(old, record("dev", preview=False))
     assert update.of("eks:index:Cluster") == {"cluster": Fate.UPDATED}
     assert update.of("aws:eks/nodeGroup:NodeGroup") == {"cluster-system": Fate.UPDATED}
     assert update.of("kubernetes:core/v1:Namespace") == {"serving-namespace": Fate.UPDATED}
-    assert update.of(DEPLOYMENT) == update.of(NODE_POOL) == {}
+    assert update.of(DEPLOYMENT) == {one.name: Fate.UPDATED for one in engines(update.new)}, (
+        "Karpenter resolves the alias for the new version: left to drift, each replica would be stopped and load again"
+    )
+    assert set(update.of(NODE_POOL).values()) == {Fate.UPDATED}
+    for one in engines(update.new):
+        (path,) = update.differences[one.urn].changed
+        assert path[-1] == "frugal-llm/node-image", one.name
     order = [step.resource.type for step in update.steps]
     assert order.index("eks:index:Cluster") < order.index("aws:eks/nodeGroup:NodeGroup"), "nodes may not be newer"
 
