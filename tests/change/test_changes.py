@@ -16,7 +16,7 @@ import pytest
 from components import versions
 from planning.stackfile import read_stack, stack_path
 from tests.change.comparison import Fate, Update
-from tests.change.replacement import AWS
+from tests.change.replacement import AWS, EKS_CLUSTER
 from tests.harness import ROOT, Recording, Resource, record, record_with
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
@@ -25,6 +25,7 @@ JOB = "kubernetes:batch/v1:Job"
 INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
 NODE_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
+KEY = "aws:kms/key:Key"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SCALED_OBJECT = "kubernetes:keda.sh/v1alpha1:ScaledObject"
 
@@ -62,10 +63,20 @@ CHANGES = {
 }
 
 
+#: What a cluster keeps for life; not among the changes of a stack that goes on serving.
+FOR_LIFE: Mapping[str, Mapping[str, object]] = {
+    "roleArn": {"cluster": {"roleArn": "arn:aws:iam::111122223333:role/eks/control-plane"}},
+    "secretsKeyArn": {
+        "cluster": {"secretsKeyArn": "arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+    },
+    "vpcCidr": {"network": {"vpcCidr": "10.8.0.0/16"}},
+}
+
+
 @functools.cache
 def changed(name: str) -> Update:
     """Change one thing of the dev stack."""
-    return Update(record("dev", preview=False), record_with("dev", preview=False, **CHANGES[name]))
+    return Update(record("dev", preview=False), record_with("dev", preview=False, **{**CHANGES, **FOR_LIFE}[name]))
 
 
 @pytest.fixture(params=CHANGES)
@@ -252,7 +263,7 @@ def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_al
 def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_its_own_image() -> None:
     old = record_with("dev", preview=False, cluster={"kubernetesVersion": "1.35"})
     update = Update(old, record("dev", preview=False))
-    assert update.of("eks:index:Cluster") == {"cluster": Fate.UPDATED}
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.UPDATED}
     assert update.of("aws:eks/nodeGroup:NodeGroup") == {"cluster-system": Fate.UPDATED}
     assert update.of("kubernetes:core/v1:Namespace") == {"serving-namespace": Fate.UPDATED}
     assert update.of(DEPLOYMENT) == {one.name: Fate.UPDATED for one in engines(update.new)}, (
@@ -263,7 +274,31 @@ def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_i
         (path,) = update.differences[one.urn].changed
         assert path[-1] == "frugal-llm/node-image", one.name
     order = [step.resource.type for step in update.steps]
-    assert order.index("eks:index:Cluster") < order.index("aws:eks/nodeGroup:NodeGroup"), "nodes may not be newer"
+    assert order.index(EKS_CLUSTER) < order.index("aws:eks/nodeGroup:NodeGroup"), "nodes may not be newer"
+
+
+# What a cluster keeps for life -----------------------------------------------------------------------------------
+
+
+def test_another_role_of_the_control_plane_deletes_the_cluster_before_there_is_a_new_one() -> None:
+    """Not followed here: all that is in the cluster, which goes with it."""
+    update = changed("roleArn")
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.REPLACED_AFTER_DELETION}
+    assert update.place("delete", "cluster", EKS_CLUSTER) < update.place("create", "cluster", EKS_CLUSTER)
+
+
+def test_another_block_of_addresses_makes_a_network_that_the_cluster_cannot_move_to() -> None:
+    update = changed("vpcCidr")
+    assert update.of("aws:ec2/vpc:Vpc") == {"network-vpc": Fate.REPLACED}
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.REFUSED}
+
+
+def test_another_key_never_reaches_the_cluster_while_its_own_goes_and_can_be_had_back_for_30_days() -> None:
+    """A key that waits for its deletion works no more, so the page says not to; the longest wait is the way back."""
+    update = changed("secretsKeyArn")
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.UPDATED_IN_NAME}
+    assert update.of(KEY) == {"cluster-secrets": Fate.DELETED}
+    assert update.old.named("cluster-secrets", KEY).inputs["deletionWindowInDays"] == 30
 
 
 # The rules themselves -------------------------------------------------------------------------------------------
