@@ -7,7 +7,7 @@ what Karpenter and KEDA do in between, and that a rolling update ends (that need
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,16 @@ def changed(name: str) -> Update:
     return Update(record("dev", preview=False), record_with("dev", preview=False, **{**CHANGES, **FOR_LIFE}[name]))
 
 
-@pytest.fixture(params=CHANGES)
+SLOW = pytest.mark.slow
+"""Each change is a recording of the whole program: some seconds."""
+
+
+def quickly(names: Iterable[str], *quick: str) -> list[pytest.ParameterSet]:
+    """Give parameters of which all but the ``quick`` ones are left to the slow tier."""
+    return [pytest.param(name, marks=() if name in quick else SLOW) for name in names]
+
+
+@pytest.fixture(params=quickly(CHANGES, "model", "name"))
 def update(request: pytest.FixtureRequest) -> Update:
     return changed(request.param)
 
@@ -173,6 +182,7 @@ def test_a_routers_new_configuration_is_a_new_config_map_and_restarts_it() -> No
     assert router.inputs.at("spec", "strategy", "type") == "Recreate", "what it holds at that moment gets a 503"
 
 
+@SLOW
 def test_other_gpus_change_the_pool_in_place_before_the_engine_rolls_onto_it() -> None:
     update = changed("gpus")
     assert update.of(NODE_POOL) == {"pool-fast-pool": Fate.UPDATED}
@@ -183,6 +193,7 @@ def test_other_gpus_change_the_pool_in_place_before_the_engine_rolls_onto_it() -
     assert Fate.CREATED not in update.of(DEPLOYMENT).values()
 
 
+@SLOW
 def test_a_new_image_rolls_every_engine_and_lets_karpenter_drain_none() -> None:
     """Nodes of the old image lack the label that new pods select, so drift finds no place for the old ones' pods."""
     update = changed("amiAlias")
@@ -209,6 +220,7 @@ def test_a_renamed_tier_is_served_under_its_old_name_until_the_new_one_answers()
     assert update.of(JOB) == {}, "the checkpoint is the same"
 
 
+@SLOW
 def test_a_tier_that_is_added_is_in_the_rules_when_it_answers_and_others_do_not_notice() -> None:
     update = changed("tier added")
     assert update.place("create", "more-engine-deployment", DEPLOYMENT) < update.place(
@@ -217,6 +229,7 @@ def test_a_tier_that_is_added_is_in_the_rules_when_it_answers_and_others_do_not_
     assert set(update.of(DEPLOYMENT).values()) == {Fate.CREATED}
 
 
+@SLOW
 def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
     update = changed("tier removed")
     assert update.place("update", "ingress-ingress", INGRESS) < update.place(
@@ -228,12 +241,14 @@ def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
     ), "KEDA must not scale what is going"
 
 
+@SLOW
 def test_buying_on_demand_only_changes_pools_in_place() -> None:
     update = changed("spot")
     assert Fate.UPDATED in update.of(NODE_POOL).values()
     assert set(update.of(DEPLOYMENT).values()) <= {Fate.UPDATED}
 
 
+@SLOW
 @pytest.mark.parametrize("name", ["engine", "disaggregation"])
 def test_another_engine_keeps_the_tiers_identity_and_address(name: str) -> None:
     update = changed(name)
@@ -245,6 +260,7 @@ def test_another_engine_keeps_the_tiers_identity_and_address(name: str) -> None:
         assert all(update.place("create", each, DEPLOYMENT) < update.place("delete", old, DEPLOYMENT) for old in gone)
 
 
+@SLOW
 def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -260,6 +276,7 @@ def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_al
     assert update.new.named("karpenter-crd", RELEASE).urn in update.new.upstream(controller)
 
 
+@SLOW
 def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_its_own_image() -> None:
     old = record_with("dev", preview=False, cluster={"kubernetesVersion": "1.35"})
     update = Update(old, record("dev", preview=False))
@@ -280,6 +297,7 @@ def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_i
 # What a cluster keeps for life -----------------------------------------------------------------------------------
 
 
+@SLOW
 def test_another_role_of_the_control_plane_deletes_the_cluster_before_there_is_a_new_one() -> None:
     """Not followed here: all that is in the cluster, which goes with it."""
     update = changed("roleArn")
@@ -287,6 +305,7 @@ def test_another_role_of_the_control_plane_deletes_the_cluster_before_there_is_a
     assert update.place("delete", "cluster", EKS_CLUSTER) < update.place("create", "cluster", EKS_CLUSTER)
 
 
+@SLOW
 def test_another_block_of_addresses_makes_a_network_that_the_cluster_cannot_move_to() -> None:
     update = changed("vpcCidr")
     assert update.of("aws:ec2/vpc:Vpc") == {"network-vpc": Fate.REPLACED}
