@@ -46,7 +46,7 @@ karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, regi
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
-    image=plan.node_image, tags=tags), pulumi.ResourceOptions.merge(
+    image=plan.node_image, image_label=plan.node_image_label, tags=tags), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
     for pool in plan.node_pools}
 
@@ -59,9 +59,10 @@ weights = ModelWeights("weights", ModelWeightsArgs(
     hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
 tiers = [ServedTier(tier.name, ServedTierArgs(
-    tier=tier, schedule=plan.schedule, region=region, node_image=plan.node_image, vpc_cidr=plan.network.vpc_cidr,
-    namespace=serving.namespace, bucket=weights.bucket_name, api_key=serving.has_api_key, keda=controllers.keda,
-    prometheus=observability.release, prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
+    tier=tier, schedule=plan.schedule, region=region, node_image_label=plan.node_image_label,
+    vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace, bucket=weights.bucket_name,
+    api_key=serving.has_api_key, keda=controllers.keda, prometheus=observability.release,
+    prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
     for tier in plan.tiers]
 ingress = TierIngress("ingress", TierIngressArgs(

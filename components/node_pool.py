@@ -50,6 +50,8 @@ class ServingNodePoolArgs:
     """``Karpenter.node_role_name``."""
     image: NodeImage
     """Pinned: a moving alias would replace every node on each release of the image."""
+    image_label: str
+    """``Plan.node_image_label``, as the engines select it."""
     tags: Mapping[str, str]
     """For instances and volumes: Karpenter makes them, no provider's default tags reach them."""
 
@@ -147,7 +149,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
         # A node has the GPUs of one replica: never two replicas on a larger node that empties late, and never a type
         # whose GPU is a fraction, which counts 0 and offers no GPU to pods.
         requirements.append(_one_of("karpenter.k8s.aws/instance-gpu-count", (str(pool.gpu_count),)))
-    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image.label}
+    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image_label}
     if gpus and not args.image.brings_device_plugin:
         # The device plugin's chart goes where it finds this.
         labels[f"{GPU_RESOURCE}.present"] = "true"

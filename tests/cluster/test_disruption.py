@@ -220,7 +220,7 @@ def test_a_new_image_rolls_the_engines_and_each_serves_on_a_new_node_before_an_o
     )
     assert min(serving) == count, "an old replica went before a new one ran"
     images = {claim["metadata"]["labels"][NODE_IMAGE_LABEL] for claim in prod.node_claims()}
-    assert images == {"al2023-v20261001"}
+    assert images == {"al2023-v20261001-1.36"}
 
 
 @pytest.mark.soak

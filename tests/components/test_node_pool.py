@@ -31,6 +31,7 @@ def pool(plan: NodePoolPlan, alias: str = AL2023, network: NetworkPlan = NETWORK
             cluster_name=CLUSTER,
             node_role_name="nodes",
             image=NodeImage.of(alias),
+            image_label=NodeImage.of(alias).label("1.36"),
             tags=TAGS,
         )
         after = pulumi.ResourceOptions(depends_on=[controller])
@@ -113,12 +114,12 @@ def test_only_pods_of_the_pool_land_on_its_cpu_nodes(cpu: Recording) -> None:
 def test_pods_find_their_pool_and_the_device_plugin_its_gpus_by_label(gpu: Recording, cpu: Recording) -> None:
     assert node_pool(gpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
-        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/node-image": "al2023-v20260714-1.36",
         "nvidia.com/gpu.present": "true",
     }
     assert node_pool(cpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "cpu",
-        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/node-image": "al2023-v20260714-1.36",
     }
 
 
@@ -210,7 +211,7 @@ def test_bottlerocket_has_its_two_volumes_its_own_device_plugin_and_no_node_conf
     assert node_class(recording)["instanceStorePolicy"] == "RAID0"
     assert node_pool(recording)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
-        "frugal-llm/node-image": "bottlerocket-v1.62.1",
+        "frugal-llm/node-image": "bottlerocket-v1.62.1-1.36",
     }, "the label would draw a second device plugin, which offers every GPU twice"
 
 
