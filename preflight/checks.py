@@ -147,28 +147,27 @@ def _offering_row(name: str, types: Sequence[str], zones: Sequence[str], offered
 def eks_version_row(
     version: str,
     support: EksVersion | None,
-    known: Collection[str],
+    offered: Collection[str],
     today: date,
-    prices_usd_per_hour: tuple[float, float],
+    usd_per_hour: float,
     source: str,
 ) -> Row:
-    """The support window of a Kubernetes version and what its control plane costs in it.
+    """The support window of a Kubernetes version, and what its control plane costs in standard support.
 
-    ``support`` None: not among the versions ``known``. Prices are those of standard and extended support.
+    ``support`` None: it is not among those ``offered``. The cluster's upgrade policy is STANDARD: where standard
+    support ends EKS raises the control plane by itself, without the program, and never charges for extended support.
     """
-    standard, extended = (f"${usd:.2f}/h, ${usd * _HOURS:,.0f} a month" for usd in prices_usd_per_hour)
-    check, wanted = "EKS version", f"{version} in standard support ({standard})"
-    newer = "raise KUBERNETES_VERSION in planning/facts/eks_versions.py, to one that Karpenter and KEDA support too"
+    price = f"${usd_per_hour:.2f}/h, ${usd_per_hour * _HOURS:,.0f} a month"
+    check, wanted = "EKS version", f"{version} in standard support ({price})"
+    newer = "raise cluster.kubernetesVersion"
     if support is None:
-        others = ", ".join(sorted(known)) or "none"
+        others = ", ".join(sorted(offered)) or "none"
         return Row(check, wanted, f"{version} is not offered; offered are {others} ({source})", "fail", newer)
-    window = f"standard support to {support.end_of_standard_support}, extended to {support.end_of_extended_support}"
-    window += f" ({source})"
-    if today >= support.end_of_extended_support:
-        return Row(check, wanted, f"out of support: {window}", "fail", newer)
-    if today >= support.end_of_standard_support:
-        return Row(check, wanted, f"extended support at {extended}: {window}", "warn", newer)
-    return Row(check, wanted, window, "ok")
+    end = support.end_of_standard_support
+    if today >= end:
+        found = f"standard support ended on {end}, so EKS upgrades the control plane by itself ({source})"
+        return Row(check, wanted, found, "fail", newer)
+    return Row(check, wanted, f"standard support to {end} ({source})", "ok")
 
 
 def ami_rows(alias: str, wanted: Sequence[AmiParameter], values: Mapping[str, str]) -> list[Row]:

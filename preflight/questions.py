@@ -11,7 +11,7 @@ from typing import Any
 
 from components.names import STACK_TAG
 from offline.recording import Recording
-from planning.facts.eks_versions import KUBERNETES_VERSION, EksVersion, eks_version
+from planning.facts.eks_versions import EksVersion, eks_version
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.instances import instance_type
 from planning.facts.table import UnknownFact
@@ -77,7 +77,10 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
         ),
         Check("offerings", "a type of each pool in each zone", partial(_offerings, stack, aws)),
         Check(
-            "EKS version", f"{KUBERNETES_VERSION} in standard support", partial(_eks_version, stack, aws), of_aws=False
+            "EKS version",
+            f"{stack.plan.cluster.kubernetes_version} in standard support",
+            partial(_eks_version, stack, aws),
+            of_aws=False,
         ),
         Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
         Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
@@ -211,21 +214,19 @@ def _offerings(stack: Stack, aws: Aws) -> list[Row]:
 
 
 def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
-    region = stack.plan.region
-    prices = tuple(fixed_price(region, f"eks_control_plane_{kind}").usd for kind in ("standard", "extended"))
+    version = stack.plan.cluster.kubernetes_version
+    usd_per_hour = fixed_price(stack.plan.region, "eks_control_plane_standard").usd
     try:
         found = listed(aws, "eks:DescribeClusterVersions", "clusterVersions", includeAll=True)
     except NotAnswered as error:
         # The calendar kept here stands in, and the row says so.
-        support = eks_version(KUBERNETES_VERSION)
         source = f"by the calendar kept here: {error}"
-        row = checks.eks_version_row(KUBERNETES_VERSION, support, (), stack.today, (prices[0], prices[1]), source)
-        return [row]
-    versions = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
-    mine = versions.get(KUBERNETES_VERSION)
+        return [checks.eks_version_row(version, eks_version(version), (), stack.today, usd_per_hour, source)]
+    offered = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
+    mine = offered.get(version)
     support = (
         EksVersion(
-            version=KUBERNETES_VERSION,
+            version=version,
             released=mine["releaseDate"].date() if "releaseDate" in mine else stack.today,
             end_of_standard_support=mine["endOfStandardSupportDate"].date(),
             end_of_extended_support=mine["endOfExtendedSupportDate"].date(),
@@ -234,14 +235,12 @@ def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
         if mine
         else None
     )
-    source = "as EKS says"
-    prices_of_both = (prices[0], prices[1])
-    return [checks.eks_version_row(KUBERNETES_VERSION, support, versions, stack.today, prices_of_both, source)]
+    return [checks.eks_version_row(version, support, offered, stack.today, usd_per_hour, "as EKS says")]
 
 
 def _amis(stack: Stack, aws: Aws) -> list[Row]:
     alias = stack.settings.capacity.ami_alias
-    wanted = ami_parameters(stack.plan, alias, KUBERNETES_VERSION)
+    wanted = ami_parameters(stack.plan, alias)
     names = [name for each in wanted for name in (each.pinned, each.newest)]
     values: dict[str, str] = {}
     for start in range(0, len(names), _PARAMETERS_AT_ONCE):

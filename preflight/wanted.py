@@ -137,7 +137,7 @@ class AmiParameter:
     """The parameter whose value names the newest version."""
 
 
-def ami_parameters(plan: Plan, alias: str, kubernetes_version: str) -> list[AmiParameter]:
+def ami_parameters(plan: Plan, alias: str) -> list[AmiParameter]:
     """The parameters that the plan's pools need of an alias such as ``al2023@v20260903``.
 
     Paths: aws/karpenter-provider-aws v1.14.1, ``pkg/providers/amifamily/{al2023,bottlerocket}.go`` (2026-08-20). The
@@ -149,7 +149,7 @@ def ami_parameters(plan: Plan, alias: str, kubernetes_version: str) -> list[AmiP
         for pool in plan.node_pools
         for cpu in pool.cpu_architectures
     }
-    return list(_parameters(family, version, kubernetes_version, sorted(needed)))
+    return list(_parameters(family, version, plan.cluster.kubernetes_version, sorted(needed)))
 
 
 def _parameters(

@@ -34,10 +34,12 @@ class GivenAws:
         yield answer(arguments) if callable(answer) else answer
 
 
-def stack_of(name: str, token: str = "") -> Stack:
+def stack_of(name: str, token: str = "", **values: object) -> Stack:
+    """The stack, with ``values`` in place of its own."""
     file = read_stack(stack_path(name))
-    settings, plan = plan_config(file.region, file.values, file.encrypted)
-    return Stack(name, settings, plan, harness.record(name, preview=True), TODAY, token)
+    settings, plan = plan_config(file.region, {**file.values, **values}, file.encrypted)
+    recording = harness.record_with(name, preview=True, **values) if values else harness.record(name, preview=True)
+    return Stack(name, settings, plan, recording, TODAY, token)
 
 
 def everything_there(stack: Stack) -> dict[str, Answer]:
@@ -78,10 +80,11 @@ def everything_there(stack: Stack) -> dict[str, Answer]:
         "eks:DescribeClusterVersions": {
             "clusterVersions": [
                 {
-                    "clusterVersion": "1.36",
-                    "endOfStandardSupportDate": datetime(2027, 8, 2, tzinfo=UTC),
-                    "endOfExtendedSupportDate": datetime(2028, 8, 2, tzinfo=UTC),
+                    "clusterVersion": version,
+                    "endOfStandardSupportDate": datetime(*end, tzinfo=UTC),
+                    "endOfExtendedSupportDate": datetime(end[0] + 1, *end[1:], tzinfo=UTC),
                 }
+                for version, end in (("1.36", (2027, 8, 2)), ("1.35", (2027, 3, 27)))
             ]
         },
         "ssm:GetParameters": parameters,

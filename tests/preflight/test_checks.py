@@ -149,18 +149,35 @@ def test_a_type_that_some_zones_lack_is_named_where_it_is(prod: Stack) -> None:
     assert row.found.startswith(f"all in {zones[0]}; {zones[1]}: {types[1]}")
 
 
-def test_a_kubernetes_version_out_of_support_fails_and_an_extended_one_tells_its_price(prod: Stack) -> None:
+def test_from_the_end_of_standard_support_on_a_kubernetes_version_fails(prod: Stack) -> None:
+    """With the upgrade policy STANDARD nobody pays for extended support: EKS upgrades the control plane by itself."""
+
     def row_on(day: date) -> Row:
         return named(rows_of(replace(prod, today=day)), "EKS version")
 
-    assert row_on(date(2027, 8, 1)).verdict == "ok"
-    extended = row_on(date(2027, 8, 2))
-    assert (extended.verdict, extended.wanted) == ("warn", "1.36 in standard support ($0.10/h, $73 a month)")
-    assert extended.found.startswith("extended support at $0.60/h, $438 a month: standard support to 2027-08-02")
-    out = row_on(date(2028, 8, 2))
-    assert (out.verdict, out.found.partition(":")[0]) == ("fail", "out of support")
-    missing = eks_version_row("1.29", None, ["1.35", "1.36"], date(2026, 11, 26), (0.1, 0.6), "as EKS says")
+    last = row_on(date(2027, 8, 1))
+    assert (last.verdict, last.wanted) == ("ok", "1.36 in standard support ($0.10/h, $73 a month)")
+    ended = row_on(date(2027, 8, 2))
+    assert (ended.verdict, ended.fix) == ("fail", "raise cluster.kubernetesVersion")
+    assert ended.found.startswith("standard support ended on 2027-08-02, so EKS upgrades the control plane by itself")
+    missing = eks_version_row("1.29", None, ["1.35", "1.36"], date(2026, 11, 26), 0.1, "as EKS says")
     assert (missing.verdict, missing.found) == ("fail", "1.29 is not offered; offered are 1.35, 1.36 (as EKS says)")
+
+
+def test_the_kubernetes_version_that_is_checked_is_the_stacks_own() -> None:
+    stack = stack_of("prod", cluster={"kubernetesVersion": "1.35"})
+    rows = rows_of(replace(stack, today=date(2027, 4, 1)))
+    assert named(rows, "EKS version").verdict == "fail"
+    assert named(rows, "EKS version").found.startswith("standard support ended on 2027-03-27")
+    asked: set[str] = set()
+
+    def parameters(arguments: Any) -> dict[str, Any]:
+        asked.update(arguments["Names"])
+        return {"Parameters": []}
+
+    rows_of(stack, ssm_GetParameters=parameters)
+    assert asked
+    assert all(name.startswith("/aws/service/eks/optimized-ami/1.35/") for name in asked)
 
 
 def test_a_version_that_eks_lists_as_unsupported_is_not_offered(prod: Stack) -> None:
@@ -182,10 +199,10 @@ def test_without_the_permission_the_calendar_kept_here_judges_the_kubernetes_ver
 
 def test_ami_parameters_are_those_that_karpenter_asks_for(prod: Stack) -> None:
     # Paths read in aws/karpenter-provider-aws v1.14.1, pkg/providers/amifamily.
-    (al2023,) = ami_parameters(prod.plan, "al2023@v20260903", "1.36")
+    (al2023,) = ami_parameters(prod.plan, "al2023@v20260903")
     place = "/aws/service/eks/optimized-ami/1.36/amazon-linux-2023/x86_64/nvidia"
     assert al2023.pinned == f"{place}/amazon-eks-node-al2023-x86_64-nvidia-1.36-v20260903/image_id"
-    (bottlerocket,) = ami_parameters(prod.plan, "bottlerocket@v1.55.0", "1.36")
+    (bottlerocket,) = ami_parameters(prod.plan, "bottlerocket@v1.55.0")
     assert bottlerocket.pinned == "/aws/service/bottlerocket/aws-k8s-1.36-nvidia/x86_64/1.55.0/image_id"
     assert newest_alias("al2023", "1.34.6-20260420") == "al2023@v20260420"
     assert newest_alias("bottlerocket", "1.55.0-d93bb1b1") == "bottlerocket@1.55.0"
