@@ -93,7 +93,7 @@ def linked_role_rows(there: Collection[str], *, spot: bool) -> list[Row]:
 
 def quota_row(wanted: QuotaWanted, value: float, in_use: float | None, region: str) -> Row:
     """A quota less what others use of it (None: not known) against the plan's peak."""
-    unit = " vCPUs" if wanted.kind else ""
+    unit = " vCPUs" if wanted.quota.of_vcpus else ""
     free = value - (in_use or 0)
     found = f"{free:g} free: {value:g} less {in_use:g} in use" if in_use else f"{value:g}, none in use"
     if in_use is None:
@@ -111,7 +111,7 @@ def quota_row(wanted: QuotaWanted, value: float, in_use: float | None, region: s
         fix = f"nothing: the plan's own types do without, its choice is narrower; or ask AWS for {needed:g}"
         return Row(check, asked, found, "warn", fix, command)
     fix = f"ask AWS for {needed:g}, which takes hours to days"
-    if wanted.kind:
+    if wanted.quota.of_vcpus:
         fix += "; or let the stack grow less: tiers[].maxReplicas, budget.monthlyUsd"
     return Row(check, asked, found, "fail", fix, command)
 

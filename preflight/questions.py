@@ -24,11 +24,11 @@ from preflight.rows import NotAnswered, Row
 from preflight.wanted import (
     ELASTIC_IPS,
     NAT_GATEWAYS,
+    Quota,
     QuotaWanted,
-    VcpuClass,
     ami_parameters,
     network_quotas,
-    vcpu_class,
+    vcpu_quota,
     vcpu_quotas,
 )
 from settings import StackSettings
@@ -141,6 +141,8 @@ def _linked_roles(stack: Stack, aws: Aws) -> list[Row]:
 
 
 def _quota(stack: Stack, aws: Aws, wanted: QuotaWanted) -> list[Row]:
+    if not wanted.quota.code:
+        raise NotAnswered(f"which quota {wanted.quota.name} count against is not known here; look in Service Quotas")
     named = {"ServiceCode": wanted.quota.service, "QuotaCode": wanted.quota.code}
     try:
         answer = one(aws, "servicequotas:GetServiceQuota", **named)
@@ -162,8 +164,8 @@ def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
     def others(action: str, key: str) -> Iterator[Mapping[str, Any]]:
         return (entry for entry in listed(aws, action, key) if tags_of(entry).get(STACK_TAG) != stack.name)
 
-    if wanted.kind:
-        return vcpus_in_use(aws, stack.name).get(wanted.kind, 0)
+    if wanted.quota.of_vcpus:
+        return vcpus_in_use(aws, stack.name).get(wanted.quota, 0)
     if wanted.quota == ELASTIC_IPS:
         return len(list(others("ec2:DescribeAddresses", "Addresses")))
     if wanted.quota == NAT_GATEWAYS:
@@ -176,16 +178,16 @@ def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
     return len(list(others("ec2:DescribeVpcs", "Vpcs")))
 
 
-def vcpus_in_use(aws: Aws, stack_name: str) -> dict[tuple[VcpuClass, CapacityType], int]:
+def vcpus_in_use(aws: Aws, stack_name: str) -> dict[Quota, int]:
     """VCPUs of running instances of others, by what they count against."""
-    used: defaultdict[tuple[VcpuClass, CapacityType], int] = defaultdict(int)
+    used: defaultdict[Quota, int] = defaultdict(int)
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     for reservation in listed(aws, "ec2:DescribeInstances", "Reservations", Filters=states):
         for instance in reservation["Instances"]:
-            kind = vcpu_class(instance["InstanceType"])
-            if kind and tags_of(instance).get(STACK_TAG) != stack_name:
-                capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
-                used[kind, capacity] += _vcpus(instance)
+            capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+            quota = vcpu_quota(instance["InstanceType"], capacity)
+            if quota and tags_of(instance).get(STACK_TAG) != stack_name:
+                used[quota] += _vcpus(instance)
     return dict(used)
 
 

@@ -16,11 +16,11 @@ from preflight.checks import account_of, arns_in, eks_version_row, identity_row,
 from preflight.hugging_face import ModelAccess
 from preflight.questions import Check, Stack, checks_of
 from preflight.rows import NotAnswered, Row, exit_code
-from preflight.wanted import VCPU_QUOTAS, ami_parameters, newest_alias, vcpu_class, vcpu_quotas
+from preflight.wanted import VCPU_QUOTAS, ami_parameters, newest_alias, vcpu_quota, vcpu_quotas
 from settings import Network
 from tests.preflight.accounts import Answer, GivenAws, everything_there, stack_of
 
-GPU_ON_DEMAND = VCPU_QUOTAS["G and VT", "on-demand"]
+GPU_ON_DEMAND = VCPU_QUOTAS["G and VT"]["on-demand"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_quotas_of_types_that_only_widen_the_choice_warn(prod: Stack) -> None:
     pool = prod.plan.node_pools[0]
     wide = replace(pool, instance_types=(*pool.instance_types, "p4d.24xlarge"))
     plan = replace(prod.plan, node_pools=(wide, *prod.plan.node_pools[1:]))
-    p_classes = {VCPU_QUOTAS["P", "spot"].code, VCPU_QUOTAS["P", "on-demand"].code}
+    p_classes = {quota.code for quota in VCPU_QUOTAS["P2 to P4"].values()}
     rows = rows_of(
         replace(prod, plan=plan),
         servicequotas_GetServiceQuota=lambda asked: {
@@ -111,12 +111,36 @@ def test_quotas_of_types_that_only_widen_the_choice_warn(prod: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("g6e.12xlarge", "G and VT"), ("gr6.4xlarge", "G and VT"), ("p5.48xlarge", "P"), ("c7g.large", "standard"),
-     ("im4gn.large", "standard"), ("inf2.xlarge", None), ("trn1.2xlarge", None), ("u7i-12tb.224xlarge", None)],
+    ("name", "on_demand", "spot"),
+    [("g6e.12xlarge", "L-DB2E81BA", "L-3819A6DF"), ("gr6.4xlarge", "L-DB2E81BA", "L-3819A6DF"),
+     ("p3.2xlarge", "L-417A185B", "L-7212CCBC"), ("p4de.24xlarge", "L-417A185B", "L-7212CCBC"),
+     ("p5.48xlarge", "L-417A185B", "L-C4BD4855"), ("p5en.48xlarge", "L-417A185B", "L-C4BD4855"),
+     ("c7g.large", "L-1216C47A", "L-34B43A08"), ("im4gn.large", "L-1216C47A", "L-34B43A08")],
 )  # fmt: skip
-def test_an_instance_type_counts_in_the_class_of_its_family(name: str, expected: str | None) -> None:
-    assert vcpu_class(name) == expected
+def test_an_instance_type_counts_against_the_quotas_of_its_family(name: str, on_demand: str, spot: str) -> None:
+    """Codes: AWS' table of EC2 quotas. On demand P is one class, spot P5 has a quota of its own."""
+    found = [vcpu_quota(name, "on-demand"), vcpu_quota(name, "spot")]
+    assert [quota.code for quota in found if quota] == [on_demand, spot]
+
+
+@pytest.mark.parametrize("name", ["inf2.xlarge", "trn1.2xlarge", "u7i-12tb.224xlarge"])
+def test_a_type_that_no_plan_has_counts_against_none(name: str) -> None:
+    assert vcpu_quota(name, "on-demand") is vcpu_quota(name, "spot") is None
+
+
+def test_a_pool_of_p4_and_p5_needs_both_spot_quotas_and_that_of_p6_is_not_known(prod: Stack) -> None:
+    pool = replace(prod.plan.node_pools[0], instance_types=("p4d.24xlarge", "p5.4xlarge", "p6-b200.48xlarge"))
+    rows = rows_of(replace(prod, plan=replace(prod.plan, node_pools=(pool,))))
+
+    def wanted(name: str) -> str:
+        return named(rows, f"quota: {name}").wanted
+
+    # 96, 16 and 192 vCPUs (Karpenter's instance types), three nodes each.
+    assert wanted("All P4, P3 and P2 Spot Instance Requests").startswith("288 vCPUs: 3 x p4d.24xlarge")
+    assert wanted("All P5 Spot Instance Requests").startswith("48 vCPUs: 3 x p5.4xlarge")
+    assert wanted("Running On-Demand P instances").startswith("288 vCPUs: 3 x p4d.24xlarge of pool fast")
+    p6 = named(rows, "quota: P6 Spot Instance Requests")
+    assert (p6.verdict, p6.fix) == ("unknown", "look in Service Quotas")
 
 
 def test_a_zone_without_the_gpu_fails_and_names_the_zones_that_have_it(prod: Stack) -> None:
