@@ -91,6 +91,16 @@ def nodes_at_peak(pool: NodePoolPlan) -> int:
     return pool.cpu_limit // max(instance_type(name).vcpu for name in pool.instance_types)
 
 
+def system_nodes_at_peak(plan: Plan) -> int:
+    """Most system nodes at once: EKS updates a node group by starting new nodes beside the old.
+
+    It raises the group's size by up to twice its zones, whatever its maximum (EKS User Guide, "Understand each phase of
+    node updates", scale up phase; read 2026-11-27).
+    """
+    system = plan.system_nodes
+    return system.count + max(system.maximum - system.count, 2 * len(plan.network.zones))
+
+
 def vcpu_quotas(plan: Plan) -> list[QuotaWanted]:
     """VCPUs of every quota at the plan's peak, all nodes of a pool counting against that quota.
 
@@ -115,7 +125,7 @@ def vcpu_quotas(plan: Plan) -> list[QuotaWanted]:
     system = plan.system_nodes
     quota = vcpu_quota(system.instance_type, "on-demand")
     if quota:
-        count(quota, system.maximum, system.instance_type, "the system nodes")
+        count(quota, system_nodes_at_peak(plan), system.instance_type, "the system nodes while they are updated")
         planned.add(quota)
     return [QuotaWanted(quota, amounts[quota], " + ".join(reasons[quota]), quota in planned) for quota in amounts]
 
