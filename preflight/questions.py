@@ -69,7 +69,7 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
     wanted = [*vcpu_quotas(stack.plan), *network_quotas(stack.plan, stack.recording)]
     found = [
         Check("credentials", "credentials", partial(_identity, stack, aws)),
-        Check("permissions", "what up and destroy call", partial(_permissions, stack, aws)),
+        Check("permissions", "what up, a second up and destroy call", partial(_permissions, stack, aws)),
         Check("service-linked roles", "those of spot, EKS and ELB", partial(_linked_roles, stack, aws)),
         *(
             Check(f"quota: {each.quota.name}", f"{each.amount:,}: {each.why}", partial(_quota, stack, aws, each))
