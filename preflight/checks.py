@@ -170,6 +170,26 @@ def eks_version_row(
     return Row(check, wanted, f"standard support to {end} ({source})", "ok")
 
 
+def addon_rows(kubernetes: str, pinned: Mapping[str, str], offered: Mapping[str, Mapping[str, bool]]) -> list[Row]:
+    """The pinned versions of the add-ons, against those that EKS offers for the Kubernetes version.
+
+    ``offered``: by add-on, its versions, and whether each is the default for that Kubernetes version.
+    """
+    rows: list[Row] = []
+    for name, version in pinned.items():
+        versions = offered.get(name, {})
+        if version in versions:
+            continue
+        default = next((each for each, is_default in versions.items() if is_default), "")
+        found = f"not offered for {kubernetes}; the default is {default or 'not known'}"
+        fix = f"pin {default or 'one that is offered'} in planning/facts/data/eks_addons.csv, with its source"
+        rows.append(Row(f"add-on: {name}", version, found, "fail", fix))
+    good = [f"{name} {version}" for name, version in pinned.items() if version in offered.get(name, {})]
+    if good:
+        rows.append(Row("add-ons", f"offered for Kubernetes {kubernetes}", f"offered: {', '.join(good)}", "ok"))
+    return rows
+
+
 def ami_rows(alias: str, wanted: Sequence[AmiParameter], values: Mapping[str, str]) -> list[Row]:
     """Values of the public parameters by name, against those that Karpenter will ask for."""
     family = alias.partition("@")[0]

@@ -82,6 +82,7 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
             partial(_eks_version, stack, aws),
             of_aws=False,
         ),
+        Check("add-ons", "the pinned versions", partial(_addons, stack, aws)),
         Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
         Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
         Check("budget alarm", "a budget", partial(_budget, stack), of_aws=False),
@@ -238,6 +239,19 @@ def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
         else None
     )
     return [checks.eks_version_row(version, support, offered, stack.today, usd_per_hour, "as EKS says")]
+
+
+def _addons(stack: Stack, aws: Aws) -> list[Row]:
+    cluster = stack.plan.cluster
+    offered: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+    for name in cluster.addon_versions:
+        asked = {"addonName": name, "kubernetesVersion": cluster.kubernetes_version}
+        for addon in listed(aws, "eks:DescribeAddonVersions", "addons", **asked):
+            for version in addon["addonVersions"]:
+                for fit in version["compatibilities"]:
+                    if fit["clusterVersion"] == cluster.kubernetes_version:
+                        offered[addon["addonName"]][version["addonVersion"]] = bool(fit.get("defaultVersion"))
+    return checks.addon_rows(cluster.kubernetes_version, cluster.addon_versions, offered)
 
 
 def _amis(stack: Stack, aws: Aws) -> list[Row]:

@@ -60,6 +60,10 @@ def everything_there(stack: Stack) -> dict[str, Answer]:
             ]
         }
 
+    def addons(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        version = stack.plan.cluster.addon_versions[arguments["addonName"]]
+        return addon_versions(arguments["addonName"], version, arguments["kubernetesVersion"])
+
     services = ("spot", "eks", "eks-nodegroup", "autoscaling", "elasticloadbalancing")
     role = "arn:aws:iam::111122223333:role/ops/deployer"
     return {
@@ -87,9 +91,16 @@ def everything_there(stack: Stack) -> dict[str, Answer]:
                 for version, end in (("1.36", (2027, 8, 2)), ("1.35", (2027, 3, 27)))
             ]
         },
+        "eks:DescribeAddonVersions": addons,
         "ssm:GetParameters": parameters,
         "ce:ListCostAllocationTags": {"CostAllocationTags": [{"TagKey": STACK_TAG, "Status": "Active"}]},
     }
+
+
+def addon_versions(name: str, version: str, kubernetes: str) -> Mapping[str, Any]:
+    """EKS' answer of one version, the default."""
+    fits = [{"clusterVersion": kubernetes, "defaultVersion": True}]
+    return {"addons": [{"addonName": name, "addonVersions": [{"addonVersion": version, "compatibilities": fits}]}]}
 
 
 def _value(name: str) -> str:

@@ -52,10 +52,18 @@ def test_a_gpu_quota_too_low_is_a_row_with_the_way_out_and_exit_code_1() -> None
     assert {row["verdict"] for check, row in rows.items() if check.startswith("quota: All")} == {"ok"}
 
 
+def test_an_addon_that_eks_no_longer_offers_is_a_row() -> None:
+    with emulated_aws(Account(addons={"coredns": "v1.99.0-eksbuild.1"})) as aws:
+        rows = rows_of(run(aws, "dev", "--json"))
+    assert rows["add-on: coredns"]["found"] == "not offered for 1.36; the default is v1.99.0-eksbuild.1"
+    assert rows["add-on: kube-proxy"]["found"] == "not offered for 1.36; the default is not known"
+
+
 def test_what_is_refused_is_named_and_no_secret_is_printed() -> None:
     refused = {
         "iam:SimulatePrincipalPolicy", "servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypeOfferings",
-        "eks:DescribeClusterVersions", "ssm:GetParameters", "iam:ListRoles", "ce:ListCostAllocationTags",
+        "eks:DescribeClusterVersions", "eks:DescribeAddonVersions", "ssm:GetParameters", "iam:ListRoles",
+        "ce:ListCostAllocationTags",
     }  # fmt: skip
     models: dict[str, ModelAccess] = {"RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8": "accepted"}
     with emulated_aws(Account(denied=frozenset(refused), models=models)) as aws:

@@ -18,7 +18,7 @@ from preflight.questions import Check, Stack, checks_of
 from preflight.rows import NotAnswered, Row, exit_code
 from preflight.wanted import VCPU_QUOTAS, ami_parameters, newest_alias, vcpu_quota, vcpu_quotas
 from settings import Network
-from tests.preflight.accounts import Answer, GivenAws, everything_there, stack_of
+from tests.preflight.accounts import Answer, GivenAws, addon_versions, everything_there, stack_of
 
 GPU_ON_DEMAND = VCPU_QUOTAS["G and VT"]["on-demand"]
 
@@ -222,6 +222,24 @@ def test_without_the_permission_the_calendar_kept_here_judges_the_kubernetes_ver
     assert row.verdict == "ok"
     assert "by the calendar kept here" in row.found
     assert "eks:DescribeClusterVersions" in row.found
+
+
+def test_an_addon_version_that_eks_does_not_offer_fails_and_names_the_default(prod: Stack) -> None:
+    pinned = prod.plan.cluster.addon_versions
+
+    def offered(asked: Any) -> Any:
+        assert asked["kubernetesVersion"] == "1.36"
+        name = asked["addonName"]
+        version = "v1.99.0-eksbuild.1" if name == "coredns" else pinned[name]
+        return addon_versions(name, version, "1.35" if name == "vpc-cni" else "1.36")
+
+    rows = rows_of(prod, eks_DescribeAddonVersions=offered)
+    dns = named(rows, "add-on: coredns")
+    assert (dns.verdict, dns.wanted) == ("fail", pinned["coredns"])
+    assert dns.found == "not offered for 1.36; the default is v1.99.0-eksbuild.1"
+    assert dns.fix == "pin v1.99.0-eksbuild.1 in planning/facts/data/eks_addons.csv, with its source"
+    assert named(rows, "add-on: vpc-cni").verdict == "fail", "offered for another Kubernetes version only"
+    assert f"kube-proxy {pinned['kube-proxy']}" in named(rows, "add-ons").found
 
 
 def test_ami_parameters_are_those_that_karpenter_asks_for(prod: Stack) -> None:
