@@ -15,8 +15,8 @@ from planning.facts.eks_versions import EksVersion, eks_version
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.instances import instance_type
 from planning.facts.table import UnknownFact
-from planning.plan import CapacityType, Plan
-from preflight import checks
+from planning.plan import CapacityType, ExistingVpc, Plan
+from preflight import brought, checks
 from preflight.aws import Aws, listed, one, tags_of
 from preflight.hugging_face import model_access
 from preflight.permissions import actions_of, simulated_principal
@@ -26,6 +26,7 @@ from preflight.wanted import (
     NAT_GATEWAYS,
     Quota,
     QuotaWanted,
+    all_nodes_at_peak,
     ami_parameters,
     network_quotas,
     vcpu_quota,
@@ -82,6 +83,7 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
             partial(_eks_version, stack, aws),
             of_aws=False,
         ),
+        *_of_what_is_brought(stack, aws),
         Check("add-ons", "the pinned versions", partial(_addons, stack, aws)),
         Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
         Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
@@ -182,14 +184,18 @@ def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
 def vcpus_in_use(aws: Aws, stack_name: str) -> dict[Quota, int]:
     """VCPUs of running instances of others, by what they count against."""
     used: defaultdict[Quota, int] = defaultdict(int)
+    for instance in _running(aws):
+        capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+        quota = vcpu_quota(instance["InstanceType"], capacity)
+        if quota and tags_of(instance).get(STACK_TAG) != stack_name:
+            used[quota] += _vcpus(instance)
+    return dict(used)
+
+
+def _running(aws: Aws) -> Iterator[Mapping[str, Any]]:
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     for reservation in listed(aws, "ec2:DescribeInstances", "Reservations", Filters=states):
-        for instance in reservation["Instances"]:
-            capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
-            quota = vcpu_quota(instance["InstanceType"], capacity)
-            if quota and tags_of(instance).get(STACK_TAG) != stack_name:
-                used[quota] += _vcpus(instance)
-    return dict(used)
+        yield from reservation["Instances"]
 
 
 def _vcpus(instance: Mapping[str, Any]) -> int:
@@ -239,6 +245,55 @@ def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
         else None
     )
     return [checks.eks_version_row(version, support, offered, stack.today, usd_per_hour, "as EKS says")]
+
+
+def _of_what_is_brought(stack: Stack, aws: Aws) -> Iterator[Check]:
+    network, cluster = stack.plan.network, stack.plan.cluster
+    if network.existing is not None:
+        wanted = f"those of {network.existing.vpc_id} as the plan needs them"
+        yield Check("subnets", wanted, partial(_subnets, stack, aws, network.existing))
+    for role in brought.roles_wanted(cluster):
+        yield Check(f"role: {role.setting}", role.arn, partial(_role, aws, role))
+    if cluster.secrets_key_arn is not None:
+        yield Check("key: cluster.secretsKeyArn", cluster.secrets_key_arn, partial(_key, aws, cluster.secrets_key_arn))
+
+
+def _subnets(stack: Stack, aws: Aws, existing: ExistingVpc) -> list[Row]:
+    network = stack.plan.network
+    wanted = brought.subnets_wanted(network)
+
+    def matching(name: str, values: Sequence[str]) -> list[Mapping[str, object]]:
+        return [{"Name": name, "Values": list(values)}]
+
+    # Filtered, and not got by id: a subnet that is not there is then no error.
+    by_id = matching("subnet-id", [one.subnet_id for one in wanted])
+    found = {one["SubnetId"]: one for one in listed(aws, "ec2:DescribeSubnets", "Subnets", Filters=by_id)}
+    of_vpc = matching("vpc-id", [existing.vpc_id])
+    tables = listed(aws, "ec2:DescribeRouteTables", "RouteTables", Filters=of_vpc)
+    rows = [brought.subnet_row(one, network, found.get(one.subnet_id), tables) for one in wanted]
+    own = sum(tags_of(instance).get(STACK_TAG) == stack.name for instance in _running(aws))
+    private = [found[subnet] for subnet in existing.private_subnet_ids if subnet in found]
+    return [*rows, brought.addresses_row(max(0, all_nodes_at_peak(stack.plan) - own), private)]
+
+
+def _role(aws: Aws, wanted: brought.RoleWanted) -> list[Row]:
+    answer = _if_there("NoSuchEntity", aws, "iam:GetRole", RoleName=wanted.name)
+    return [brought.role_row(wanted, answer and answer["Role"])]
+
+
+def _key(aws: Aws, arn: str) -> list[Row]:
+    answer = _if_there("NotFoundException", aws, "kms:DescribeKey", KeyId=arn)
+    return [brought.key_row(arn, answer and answer["KeyMetadata"])]
+
+
+def _if_there(error_code: str, aws: Aws, action: str, **arguments: object) -> Mapping[str, Any] | None:
+    """The answer; None where AWS says with this code that there is none. Raises ``NotAnswered``."""
+    try:
+        return one(aws, action, **arguments)
+    except NotAnswered as error:
+        if error_code not in str(error):
+            raise
+        return None
 
 
 def _addons(stack: Stack, aws: Aws) -> list[Row]:

@@ -101,6 +101,11 @@ def system_nodes_at_peak(plan: Plan) -> int:
     return system.count + max(system.maximum - system.count, 2 * len(plan.network.zones))
 
 
+def all_nodes_at_peak(plan: Plan) -> int:
+    """Most nodes of the stack at once, system nodes included."""
+    return system_nodes_at_peak(plan) + sum(nodes_at_peak(pool) for pool in plan.node_pools)
+
+
 def vcpu_quotas(plan: Plan) -> list[QuotaWanted]:
     """VCPUs of every quota at the plan's peak, all nodes of a pool counting against that quota.
 

@@ -1,8 +1,8 @@
 """A stub for what the emulators lack; whatever it does not know, it hands on to the emulator behind it.
 
 It answers Service Quotas, SSM's public AMI parameters, EKS cluster and add-on versions, IAM's policy simulation, cost
-allocation tags and Hugging Face's model API. Its answers have the shape that botocore parses; that AWS answers so is not
-proved.
+allocation tags and Hugging Face's model API. Its answers have the shape that botocore parses; that AWS answers so is
+not proved.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from preflight.permissions import _ACTIONS, actions_of, simulated_principal
 from preflight.questions import checks_of
 from preflight.rows import NotAnswered
 from tests import harness
-from tests.preflight.accounts import GivenAws, everything_there, stack_of
+from tests.preflight.accounts import GivenAws, everything_there, stack_of, stack_with_all_brought
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATORS = ROOT / ".venv" / "emulators" / "lib"
@@ -98,6 +98,9 @@ def test_the_policy_of_the_docs_allows_exactly_what_the_commands_call(monkeypatc
     defaults = {"servicequotas:GetAWSDefaultServiceQuota": {"Quota": {"Value": 5.0}}}
     before = GivenAws({**everything_there(stack), "servicequotas:GetServiceQuota": never_changed, **defaults})
     ask(checks_of(stack, before))
+    bringing = stack_with_all_brought()
+    brought = GivenAws(everything_there(bringing))
+    ask(checks_of(bringing, brought))
     arns = [
         "arn:aws:kms:us-east-1:111122223333:key/abc",
         "arn:aws:elasticloadbalancing:us-east-1:111122223333:loadbalancer/app/k8s-llm/1",
@@ -113,7 +116,7 @@ def test_the_policy_of_the_docs_allows_exactly_what_the_commands_call(monkeypatc
         }
     )
     leftovers.read(after, "prod", "us-east-1", datetime.now(UTC))
-    assert policy_actions() == sorted(before.asked | after.asked)
+    assert policy_actions() == sorted(before.asked | brought.asked | after.asked)
     assert STACK_TAG in (ROOT / "docs" / "preflight.md").read_text()
 
 
