@@ -13,6 +13,7 @@ from planning.plan import ClusterPlan, NetworkPlan
 from preflight.rows import Row
 
 _ANYWHERE = "0.0.0.0/0"
+_USABLE_KEY = {"KeyState": "Enabled", "KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,12 @@ def key_row(arn: str, key: Mapping[str, Any] | None) -> Row:
     check, wanted = "key: cluster.secretsKeyArn", f"{arn}, enabled and symmetric"
     if key is None:
         return Row(check, wanted, "not there", "fail", "make it, or correct cluster.secretsKeyArn")
-    found = f"{key['KeyState']}, {key['KeySpec']}, {key['KeyUsage']}"
-    if key["KeyState"] != "Enabled":
+    # Nothing but the id is sure to be in KMS' answer: what it leaves out is as CreateKey makes it by default.
+    state, spec, usage = (key.get(name, default) for name, default in _USABLE_KEY.items())
+    found = f"{state}, {spec}, {usage}"
+    if state != _USABLE_KEY["KeyState"]:
         fix = "enable it, or name another: a cluster whose key is gone cannot be restored"
         return Row(check, wanted, found, "fail", fix)
-    if (key["KeySpec"], key["KeyUsage"]) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
+    if (spec, usage) != (_USABLE_KEY["KeySpec"], _USABLE_KEY["KeyUsage"]):
         return Row(check, wanted, found, "fail", "name a key of spec SYMMETRIC_DEFAULT and usage ENCRYPT_DECRYPT")
     return Row(check, wanted, found, "ok")
