@@ -37,6 +37,11 @@ _ADDRESSES_PER_NODE = 100
 _RESERVED_ADDRESSES = 5
 
 
+def addresses_of(nodes: int) -> int:
+    """Most addresses of the private subnets that so many nodes take with their pods."""
+    return nodes * _ADDRESSES_PER_NODE
+
+
 def zones_of(region: str, settings: Network) -> tuple[str, ...]:
     """The zones of the stack: as set, or three of the region."""
     return settings.zones or tuple(region + letter for letter in _ZONE_LETTERS.get(region, "abc"))
