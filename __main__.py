@@ -24,9 +24,8 @@ region, watched, tags = plan.region, settings.observability, names.stack_tags(pu
 cluster_name = f"{names.PROJECT}-{pulumi.get_stack()}"
 
 # fmt: off
-in_aws = pulumi.ResourceOptions(providers=[eks.Provider("eks"), aws.Provider(
-    "aws", region=region, allowed_account_ids=settings.access.allowed_account_ids,
-    default_tags=aws.ProviderDefaultTagsArgs(tags=tags))])
+in_aws = pulumi.ResourceOptions(providers=[eks.Provider("eks"), aws.Provider("aws", region=region,
+    allowed_account_ids=settings.access.allowed_account_ids, default_tags=aws.ProviderDefaultTagsArgs(tags=tags))])
 network = Network("network", NetworkArgs(plan=plan.network, region=region, cluster_name=cluster_name), in_aws)
 cluster = Cluster("cluster", ClusterArgs(
     cluster_name=cluster_name, region=region, plan=plan.cluster, system_nodes=plan.system_nodes, vpc_id=network.vpc_id,
@@ -44,10 +43,10 @@ controllers = Controllers("controllers", ControllersArgs(
     device_plugin=not plan.node_image.brings_device_plugin), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
+after_karpenter = pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
-    pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
-    image=plan.node_image, image_label=plan.node_image_label, tags=tags), pulumi.ResourceOptions.merge(
-        in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
+    pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name, tags=tags,
+    image=plan.node_image, image_label=plan.node_image_label), pulumi.ResourceOptions.merge(in_cluster, after_karpenter))
     for pool in plan.node_pools}
 
 serving = ServingNamespace("serving", ServingNamespaceArgs(
