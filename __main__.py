@@ -43,11 +43,11 @@ controllers = Controllers("controllers", ControllersArgs(
     device_plugin=not plan.node_image.brings_device_plugin), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
-after_karpenter = pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])
+with_karpenter = pulumi.ResourceOptions.merge(
+    in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds]))
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name, tags=tags,
-    image=plan.node_image, image_label=plan.node_image_label), pulumi.ResourceOptions.merge(in_cluster, after_karpenter))
-    for pool in plan.node_pools}
+    image=plan.node_image, image_label=plan.node_image_label), with_karpenter) for pool in plan.node_pools}
 
 serving = ServingNamespace("serving", ServingNamespaceArgs(
     kubernetes_version=plan.cluster.kubernetes_version, hugging_face_token=secrets.hugging_face_token,
