@@ -63,10 +63,10 @@ cluster-tools: $(UV) ## build etcd, kube-apiserver, Karpenter, KEDA and the like
 	@$(BIN)/python -m tests.cluster.build $(PARTS)
 
 test-cluster: $(EVERYTHING) $(EMULATORS) cluster-tools ## the program before the real API server, Karpenter and KEDA
-	@$(BIN)/pytest -q -m 'cluster and not soak' tests/cluster
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'cluster and not soak' tests/cluster
 
 soak: $(EVERYTHING) $(EMULATORS) cluster-tools ## the cluster tests that repeat, in full
-	@$(BIN)/pytest -q -m soak tests/cluster
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m soak tests/cluster
 
 bench: $(EVERYTHING) ## how long plans take, against their limits
 	@$(BIN)/python benchmarks/plan.py

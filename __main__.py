@@ -24,9 +24,8 @@ region, watched, tags = plan.region, settings.observability, names.stack_tags(pu
 cluster_name = f"{names.PROJECT}-{pulumi.get_stack()}"
 
 # fmt: off
-in_aws = pulumi.ResourceOptions(providers=[eks.Provider("eks"), aws.Provider(
-    "aws", region=region, allowed_account_ids=settings.access.allowed_account_ids,
-    default_tags=aws.ProviderDefaultTagsArgs(tags=tags))])
+in_aws = pulumi.ResourceOptions(providers=[eks.Provider("eks"), aws.Provider("aws", region=region,
+    allowed_account_ids=settings.access.allowed_account_ids, default_tags=aws.ProviderDefaultTagsArgs(tags=tags))])
 network = Network("network", NetworkArgs(plan=plan.network, region=region, cluster_name=cluster_name), in_aws)
 cluster = Cluster("cluster", ClusterArgs(
     cluster_name=cluster_name, region=region, plan=plan.cluster, system_nodes=plan.system_nodes, vpc_id=network.vpc_id,
@@ -44,11 +43,11 @@ controllers = Controllers("controllers", ControllersArgs(
     device_plugin=not plan.node_image.brings_device_plugin, web_acl_arn=settings.network.web_acl_arn), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
+with_karpenter = pulumi.ResourceOptions.merge(
+    in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds]))
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
-    pool=pool, zones=plan.network.zones, cluster_name=cluster_name, node_role_name=karpenter.node_role_name,
-    image=plan.node_image, tags=tags), pulumi.ResourceOptions.merge(
-        in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds])))
-    for pool in plan.node_pools}
+    pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name, tags=tags,
+    image=plan.node_image, image_label=plan.node_image_label), with_karpenter) for pool in plan.node_pools}
 
 serving = ServingNamespace("serving", ServingNamespaceArgs(
     kubernetes_version=plan.cluster.kubernetes_version, hugging_face_token=secrets.hugging_face_token,
@@ -59,9 +58,10 @@ weights = ModelWeights("weights", ModelWeightsArgs(
     hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
 tiers = [ServedTier(tier.name, ServedTierArgs(
-    tier=tier, schedule=plan.schedule, region=region, node_image=plan.node_image, vpc_cidr=plan.network.vpc_cidr,
-    namespace=serving.namespace, bucket=weights.bucket_name, api_key=serving.has_api_key, keda=controllers.keda,
-    prometheus=observability.release, prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
+    tier=tier, schedule=plan.schedule, region=region, node_image_label=plan.node_image_label,
+    vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace, bucket=weights.bucket_name,
+    api_key=serving.has_api_key, keda=controllers.keda, prometheus=observability.release,
+    prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
         in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
     for tier in plan.tiers]
 ingress = TierIngress("ingress", TierIngressArgs(

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -174,6 +174,46 @@ def _https_url(url: str) -> str:
     if not re.fullmatch(r"https://[^\s/?#]+\S*", url):
         raise PydanticCustomError("url", "is no https URL; for example https://idp.example.com/oauth2/token")
     return url
+
+
+def _release(alias: str) -> str:
+    """An AL2023 release is named by its day."""
+    family, _, release = alias.partition("@v")
+    if family == "al2023":
+        try:
+            date.fromisoformat(f"{release[:4]}-{release[4:6]}-{release[6:]}")
+        except ValueError:
+            raise PydanticCustomError("release", "names no day; for example al2023@v20260714") from None
+    return alias
+
+
+_HEADERS_OF_HTTP = frozenset(
+    {"accept", "authorization", "connection", "content-length", "content-type", "cookie", "host", "transfer-encoding"}
+)
+
+
+def _free_header(name: str) -> str:
+    if name.lower() in _HEADERS_OF_HTTP:
+        raise PydanticCustomError("header", "has a meaning of its own in HTTP; for example X-Model-Tier")
+    return name
+
+
+_TAGS_OF_OTHERS = ("aws:", "eks:", "karpenter.", "kubernetes.io/", "frugal-llm:")
+
+
+def _free_tag(key: str) -> str:
+    if key.lower().startswith(_TAGS_OF_OTHERS) or key == "Name":
+        raise PydanticCustomError(
+            "tag", "is reserved: AWS, Karpenter, Kubernetes and this program select by such tags; give it another name"
+        )
+    return key
+
+
+def _different(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise PydanticCustomError("different", "names {twice} twice; name it once", {"twice": ", ".join(twice)})
+    return values
 
 
 def _not_boolean(value: object) -> object:
@@ -350,46 +390,42 @@ class TierSettings(Settings):
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
-            raise PydanticCustomError(
-                "replicas",
-                "maxReplicas {most} is below minReplicas {least}",
-                {"most": self.max_replicas, "least": self.min_replicas},
+        wrong: list[str] = []
+        most, hours = self.max_replicas, self.working_hours_replicas
+        if most is not None and most < self.min_replicas:
+            wrong.append(
+                f"maxReplicas {most} is below minReplicas {self.min_replicas}: raise the one or lower the other"
             )
-        hours = self.working_hours_replicas
-        if self.max_replicas is not None and hours > max(1, self.max_replicas):
-            raise PydanticCustomError(
-                "replicas",
-                "workingHoursReplicas {hours} is above maxReplicas {most}",
-                {"hours": hours, "most": self.max_replicas},
-            )
+        if most is not None and hours > max(1, most):
+            wrong.append(f"workingHoursReplicas {hours} is above maxReplicas {most}: lower the one or raise the other")
         if self.on_demand_floor > self.min_replicas:
-            raise PydanticCustomError(
-                "replicas",
-                "onDemandFloor {floor} is above minReplicas {least}: a floor is part of the minimum",
-                {"floor": self.on_demand_floor, "least": self.min_replicas},
+            wrong.append(
+                f"onDemandFloor {self.on_demand_floor} is above minReplicas {self.min_replicas}: a floor is part of "
+                "the minimum"
             )
         if self.on_demand_floor and self.disaggregation.enabled:
-            raise PydanticCustomError(
-                "replicas",
-                "onDemandFloor {floor} with disaggregation.enabled: prefill and decode pods have no floor; the nearest "
-                "that works is onDemandFloor 0, or disaggregation.enabled false",
-                {"floor": self.on_demand_floor},
+            wrong.append(
+                f"onDemandFloor {self.on_demand_floor} with disaggregation.enabled: prefill and decode pods have no "
+                "floor; the nearest that works is onDemandFloor 0, or disaggregation.enabled false"
             )
         asked = self.traffic.input_tokens + self.traffic.output_tokens
         if asked > self.max_model_len:
-            raise PydanticCustomError(
-                "length",
-                "traffic of {asked} tokens a request on average does not fit maxModelLen {limit}",
-                {"asked": asked, "limit": self.max_model_len},
+            wrong.append(
+                f"traffic of {asked} tokens a request on average does not fit maxModelLen {self.max_model_len}: raise "
+                "it as far as the model's context goes"
             )
+        if wrong:
+            # As data and not as the message: what a person wrote may hold braces.
+            raise PydanticCustomError("replicas", "{wrong}", {"wrong": "; and ".join(wrong)})
         return self
 
 
 class Routing(Settings):
     """How a request finds its tier."""
 
-    header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,39}$")] = "X-Model-Tier"
+    header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,39}$"), AfterValidator(_free_header)] = (
+        "X-Model-Tier"
+    )
     """Name of the request header that names the tier."""
     default_tier: str | None = None
     """The tier of requests without the header; left out, the first tier."""
@@ -404,7 +440,9 @@ class Capacity(Settings):
     """Buy on-demand while no spot offering of the pool is to be had."""
     excluded_instance_types: tuple[str, ...] = ()
     """Types that no pool may launch."""
-    ami_alias: Annotated[str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$")] = "al2023@v20260714"
+    ami_alias: Annotated[
+        str, Field(pattern=r"^(al2023@v\d{8}|bottlerocket@v?\d+\.\d+\.\d+)$"), AfterValidator(_release)
+    ] = "al2023@v20260714"
     """Pinned EKS AMI of the GPU nodes, AL2023 or Bottlerocket (``bottlerocket@v1.62.1``); ``@latest`` is refused, it
     would replace nodes on every release. A release whose NVIDIA driver is too old for vLLM is refused too."""
 
@@ -523,7 +561,10 @@ class Network(Settings):
 class Access(Settings):
     """Who may administer the cluster."""
 
-    admin_role_arns: tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:(role|user)/.+$")], ...] = ()
+    admin_role_arns: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:(role|user)/.+$")], ...],
+        AfterValidator(_different),
+    ] = ()
     """IAM principals with cluster administrator rights beside the one that creates the cluster; other accounts' too."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
     """The AWS account of the stack. Credentials of any other are refused before the first resource."""
@@ -605,7 +646,10 @@ class StackSettings(Settings):
     observability: Observability = Observability()
     prices: Prices = Prices()
     budget: Budget = Budget()
-    tags: dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]] = {}
+    tags: dict[
+        Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_free_tag)],
+        Annotated[str, Field(max_length=256)],
+    ] = {}
 
     @property
     def default_tier(self) -> str:
@@ -753,7 +797,7 @@ def _problem(details: ErrorDetails) -> Problem:
             path,
             value,
             f"must match {details.get('ctx', {}).get('pattern')}",
-            _PATTERN_HINTS.get(str(location[-1]), ""),
+            _PATTERN_HINTS.get(_named(location), ""),
         )
     if isinstance(value, Mapping):
         value = None
@@ -763,7 +807,8 @@ def _problem(details: ErrorDetails) -> Problem:
         alone = isinstance(value, str | int | float) and location[-1] != "tiers"
         return Problem(path, value, "must be a list", f"write {location[-1]}: [{value}]" if alone else "")
     if kind == "string_type":
-        return Problem(path, value, "must be text", f'write "{value}"' if isinstance(value, int | float) else "")
+        hint = _PATTERN_HINTS.get(_named(location)) or (f'write "{value}"' if isinstance(value, int | float) else "")
+        return Problem(path, value, "must be text", hint)
     words = _WORDS.get(kind)
     if words is not None:
         limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in _context(details)}
@@ -813,6 +858,13 @@ _WORDS = {
 _PATTERN_HINTS = {
     "secretName": "the name of a Kubernetes Secret, not what it holds",
     "kubernetesVersion": 'a minor version in quotes, for example "1.36": without them YAML reads 1.40 as 1.4',
+    "adminRoleArns": (
+        "for example arn:aws:iam::111122223333:role/Admin: of an assumed role the role itself, of an account no root"
+    ),
+    "certificateArn": "an ACM certificate, for example arn:aws:acm:us-east-2:111122223333:certificate/0123abcd-…",
+    "notify": "an e-mail address, for example ops@example.com",
+    "privateSubnetIds": "for example subnet-0123456789abcdef0",
+    "publicSubnetIds": "for example subnet-0123456789abcdef0",
     "vpcId": "for example vpc-0123456789abcdef0",
     "accountId": 'the 12 digits in quotes, for example "111122223333"',
     "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",
@@ -822,6 +874,11 @@ _PATTERN_HINTS = {
         "every release"
     ),
 }
+
+
+def _named(location: tuple[int | str, ...]) -> str:
+    """The setting that a place belongs to: of an entry of a list, the list's."""
+    return next((part for part in reversed(location) if isinstance(part, str)), "")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

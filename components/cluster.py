@@ -176,6 +176,10 @@ class Cluster(pulumi.ComponentResource):
             f"{self._prefix}-secrets",
             description=f"Kubernetes secrets of {self._args.cluster_name}",
             enable_key_rotation=True,
+            # The longest wait, and the key goes after its cluster: a deletion by mistake can be cancelled that long
+            # (`docs/changes.md`). Not protected, or no destroy would pass; not retained, or each destroy would leave a
+            # key that is billed. One that waits is not (AWS KMS' pricing page), so nothing is lost by waiting.
+            deletion_window_in_days=30,
             opts=self._child,
         )
 

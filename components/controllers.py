@@ -71,9 +71,11 @@ class Controllers(pulumi.ComponentResource):
             f"{self._prefix}-load-balancer", assume_role_policy=iam.trust(iam.POD_IDENTITY), opts=self._child
         )
         # The controller's own policy, v3.5.0, in the same order so that it can be compared with the next. Bound to the
-        # region, and to what carries this cluster's tag where the original asks for any cluster's; without its rights
-        # on Shield, Cognito and IAM's certificates, which it does not use here, and on WAF only those for the one web
-        # ACL of the settings. Two, because that exceeds the 6144 characters of one.
+        # region, and to what carries this cluster's tag where the original asks for any cluster's or for none: also
+        # listeners and rules, which the controller tags as it makes them (its feature gate ListenerRulesTagging, on by
+        # default), and the cluster's security group, which carries Karpenter's tag. Without its rights on Shield,
+        # Cognito and IAM's certificates, which it does not use here, and on WAF only those for the one web ACL of the
+        # settings. Two, because that exceeds the 6144 characters of one.
         place = {"partition": iam.partition(args.region), "region": args.region}
         filled = args.cluster_name.apply(
             lambda cluster_name: iam.documents("load_balancer_controller.json", cluster_name=cluster_name, **place)

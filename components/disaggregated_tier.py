@@ -146,7 +146,7 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
     pod = engine_pod(
         tier,
         pool=role.node_pool,
-        image=args.node_image,
+        image_label=args.node_image_label,
         user=VLLM_USER,
         spread_over=labels,
         container=container,

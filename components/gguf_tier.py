@@ -123,7 +123,7 @@ def _spec(args: EngineArgs, capacity: str, replicas: int | None = None) -> k8s.a
     pod = engine_pod(
         tier,
         pool=tier.node_pool,
-        image=args.node_image,
+        image_label=args.node_image_label,
         user=NOBODY,
         spread_over=labels,
         container=_server(tier, tier.llama_cpp, args.api_key),

@@ -19,13 +19,13 @@ class NetworkArgs:
     plan: NetworkPlan
     region: str
     cluster_name: str
-    """Karpenter finds its subnets by this name."""
+    """Karpenter finds the subnets that are made here by this name."""
 
 
 class Network(pulumi.ComponentResource):
     """A VPC with public subnets for load balancers and NAT, and private ones for everything that computes.
 
-    Of a VPC that is there it makes nothing but the tags that Karpenter and the load balancer controller look for.
+    Of a VPC that is there it makes nothing but the tags that the load balancer controller looks for.
     """
 
     vpc_id: pulumi.Output[str]
@@ -38,7 +38,7 @@ class Network(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("frugal-llm:network:Network", name, {}, opts)
         if args.plan.existing is not None:
-            self._find(name, args, args.plan.existing)
+            self._find(name, args.plan.zones, args.plan.existing)
         else:
             self._make(name, args)
         self.register_outputs(
@@ -49,14 +49,14 @@ class Network(pulumi.ComponentResource):
             }
         )
 
-    def _find(self, name: str, args: NetworkArgs, existing: ExistingVpc) -> None:
+    def _find(self, name: str, zones: Sequence[str], existing: ExistingVpc) -> None:
         self.vpc_id = pulumi.Output.from_input(existing.vpc_id)
         self.public_subnet_ids = pulumi.Output.from_input(existing.public_subnet_ids)
         self.private_subnet_ids = pulumi.Output.from_input(existing.private_subnet_ids)
         # Where load balancers go is true of a subnet for every cluster in it, so these tags stay on destroy.
         shared = pulumi.ResourceOptions(parent=self, retain_on_delete=True)
-        zones = args.plan.zones
-        balancers = [
+        # Karpenter takes these subnets by their ids: a tag for it has one value, and a second stack would overwrite it.
+        self.ready = tuple(
             aws.ec2.Tag(
                 f"{name}-{kind}-{zone}", resource_id=subnet, key=f"kubernetes.io/role/{role}", value="1", opts=shared
             )
@@ -65,18 +65,7 @@ class Network(pulumi.ComponentResource):
                 ("private", "internal-elb", existing.private_subnet_ids),
             )
             for zone, subnet in zip(zones, subnets, strict=bool(subnets))
-        ]
-        discovery = [
-            aws.ec2.Tag(
-                f"{name}-discovery-{zone}",
-                resource_id=subnet,
-                key="karpenter.sh/discovery",
-                value=args.cluster_name,
-                opts=pulumi.ResourceOptions(parent=self),
-            )
-            for zone, subnet in zip(zones, existing.private_subnet_ids, strict=True)
-        ]
-        self.ready = (*balancers, *discovery)
+        )
 
     def _make(self, name: str, args: NetworkArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)

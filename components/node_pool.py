@@ -11,7 +11,7 @@ import pulumi_kubernetes as k8s
 
 from components.names import CAPACITY_LABEL, GPU_RESOURCE, NODE_IMAGE_LABEL, POOL_LABEL
 from planning.facts.node_images import Family, NodeImage
-from planning.plan import NodePoolPlan
+from planning.plan import NetworkPlan, NodePoolPlan
 
 _SLOW_DELETE: Final = pulumi.CustomTimeouts(delete="30m")
 """Deleting a pool drains its nodes and waits for their instances; a GPU node takes longer than the usual 10 minutes."""
@@ -44,12 +44,14 @@ class ServingNodePoolArgs:
     """What a node pool is built from."""
 
     pool: NodePoolPlan
-    zones: tuple[str, ...]
+    network: NetworkPlan
     cluster_name: str
     node_role_name: pulumi.Input[str]
     """``Karpenter.node_role_name``."""
     image: NodeImage
     """Pinned: a moving alias would replace every node on each release of the image."""
+    image_label: str
+    """``Plan.node_image_label``, as the engines select it."""
     tags: Mapping[str, str]
     """For instances and volumes: Karpenter makes them, no provider's default tags reach them."""
 
@@ -94,7 +96,7 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "amiSelectorTerms": [{"alias": args.image.alias}],
         "role": args.node_role_name,
-        "subnetSelectorTerms": discovery,
+        "subnetSelectorTerms": _subnets(args.network) or discovery,
         "securityGroupSelectorTerms": discovery,
         # One hop ends at the node: pods cannot take the node's credentials.
         "metadataOptions": {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1},
@@ -106,6 +108,11 @@ def _node_class_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     if args.image.pulls_in_parallel:
         spec["userData"] = _PARALLEL_PULL[args.image.family]
     return spec
+
+
+def _subnets(network: NetworkPlan) -> list[dict[str, Any]]:
+    """Name the private subnets of a VPC that is there: of a tag, stacks that share one could have only one value."""
+    return [{"id": subnet} for subnet in network.existing.private_subnet_ids] if network.existing else []
 
 
 def _volumes(args: ServingNodePoolArgs) -> list[dict[str, Any]]:
@@ -133,7 +140,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
     requirements = [
         _one_of("kubernetes.io/arch", pool.cpu_architectures),
         _one_of("kubernetes.io/os", ("linux",)),
-        _one_of("topology.kubernetes.io/zone", args.zones),
+        _one_of("topology.kubernetes.io/zone", args.network.zones),
         _one_of("karpenter.sh/capacity-type", pool.capacity_types),
         _one_of("node.kubernetes.io/instance-type", pool.instance_types),
         _one_of(CAPACITY_LABEL, ("elastic", "floor")),
@@ -142,7 +149,7 @@ def _node_pool_spec(args: ServingNodePoolArgs) -> dict[str, Any]:
         # A node has the GPUs of one replica: never two replicas on a larger node that empties late, and never a type
         # whose GPU is a fraction, which counts 0 and offers no GPU to pods.
         requirements.append(_one_of("karpenter.k8s.aws/instance-gpu-count", (str(pool.gpu_count),)))
-    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image.label}
+    labels = {POOL_LABEL: pool.name, NODE_IMAGE_LABEL: args.image_label}
     if gpus and not args.image.brings_device_plugin:
         # The device plugin's chart goes where it finds this.
         labels[f"{GPU_RESOURCE}.present"] = "true"

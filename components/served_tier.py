@@ -12,7 +12,6 @@ from components.gguf_tier import GgufTier
 from components.serving_pod import EngineArgs
 from components.tier_router import TierRouter, TierRouterArgs
 from components.vllm_tier import VllmTier
-from planning.facts.node_images import NodeImage
 from planning.plan import SchedulePlan, TierPlan
 
 
@@ -23,7 +22,7 @@ class ServedTierArgs:
     tier: TierPlan
     schedule: SchedulePlan | None
     region: str
-    node_image: NodeImage
+    node_image_label: str
     vpc_cidr: str
     namespace: pulumi.Input[str]
     bucket: pulumi.Input[str]
@@ -78,7 +77,7 @@ def _engine(name: str, args: ServedTierArgs, opts: pulumi.ResourceOptions) -> pu
         EngineArgs(
             tier=tier,
             namespace=args.namespace,
-            node_image=args.node_image,
+            node_image_label=args.node_image_label,
             bucket=args.bucket,
             region=args.region,
             api_key=args.api_key,

@@ -20,7 +20,6 @@ from components.names import (
     SERVING_PRIORITY_CLASS,
     engine_service_account,
 )
-from planning.facts.node_images import NodeImage
 from planning.plan import PodResources, TierPlan, Timeouts
 
 CACHE_DIRECTORY: Final = "/cache"
@@ -44,8 +43,8 @@ class EngineArgs:
 
     tier: TierPlan
     namespace: pulumi.Input[str]
-    node_image: NodeImage
-    """``Plan.node_image``: pods run on nodes of this image only, so that a new one rolls them."""
+    node_image_label: str
+    """``Plan.node_image_label``: pods run on nodes of this image only, so that a new one rolls them."""
     bucket: pulumi.Input[str]
     """The weights bucket, already filled; with a shared store it also takes the KV blocks."""
     region: str
@@ -235,7 +234,7 @@ def engine_pod(
     tier: TierPlan,
     *,
     pool: str,
-    image: NodeImage,
+    image_label: str,
     user: PodUser,
     spread_over: Mapping[str, str],
     container: k8s.core.v1.ContainerArgs,
@@ -259,7 +258,7 @@ def engine_pod(
         priority_class_name=SERVING_PRIORITY_CLASS,
         # By the image too: a new one rolls the pods, each new pod ready before an old one goes. Without it Karpenter
         # would find the old nodes drifted and drain them, and their pods would be stopped before the next ones load.
-        node_selector={POOL_LABEL: pool, NODE_IMAGE_LABEL: image.label, **capacity},
+        node_selector={POOL_LABEL: pool, NODE_IMAGE_LABEL: image_label, **capacity},
         tolerations=[_toleration(pool, tier.resources.gpus)],
         # Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only.
         topology_spread_constraints=spread(spread_over) if tier.replicas.several else None,

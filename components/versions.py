@@ -42,9 +42,10 @@ KEDA = Chart(
 )
 AWS_LOAD_BALANCER_CONTROLLER = Chart(
     "aws-load-balancer-controller",
-    "3.6.0",
+    "3.5.0",
     "https://aws.github.io/eks-charts",
-    "seen in public files of 2026-09 to 2026-11, unverified; IAM policy and CRDs are those of 3.5.0",
+    "kubernetes-sigs/aws-load-balancer-controller 225f44568, 2026-08-17: of this version are the values, CRDs and IAM "
+    "policy here too; 3.6.0 was seen in public files since, without them",
 )
 KUBE_PROMETHEUS_STACK = Chart(
     "oci://ghcr.io/prometheus-community/charts/kube-prometheus-stack",

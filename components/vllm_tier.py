@@ -82,7 +82,7 @@ def _spec(args: EngineArgs, capacity: str, replicas: int | None = None) -> k8s.a
     pod = engine_pod(
         tier,
         pool=tier.node_pool,
-        image=args.node_image,
+        image_label=args.node_image_label,
         user=VLLM_USER,
         # Floor and elastic replicas are spread as one: two zones between them is what a minimum of two is for.
         spread_over=labels,

@@ -62,10 +62,11 @@ _BRING_YOUR_OWN_PAGE = """
 
 A VPC, the roles of control plane and nodes, and the key of Kubernetes secrets may be there already; each may be
 brought alone. Of a VPC that is there the stack makes nothing: its private subnets need a route out (images and
-weights come from the internet) and should have an S3 gateway endpoint. The stack tags its subnets for Karpenter
-(`karpenter.sh/discovery`, so a subnet is of one stack) and for load balancers. The bill then has no NAT gateway,
-public address or key of its own; GB that leave are still counted as through NAT. What is not looked up before `pulumi
-up`: sizes and zones of subnets, the policies of roles, the kind of the key.
+weights come from the internet) and should have an S3 gateway endpoint. The stack tags its subnets for load balancers
+and leaves the tags on destroy; Karpenter takes them by their ids, so several stacks can share them. The bill then has
+no NAT gateway, public address or key of its own; GB that leave are still counted as through NAT. A plan whose nodes do
+not fit into `vpcCidr` is refused; it does not look up sizes and zones of subnets, the policies of roles, the kind of
+the key.
 
 ```yaml
 """

@@ -129,8 +129,6 @@ class FixedUsage:
     kubernetes_version: str = KUBERNETES_VERSION
     own_secrets_key: bool = True
     kv_stores: tuple[KvStoreUsage, ...] = ()
-    today: date | None = None
-    """First day of the month that is priced; None: some day of standard support."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +199,9 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     items = _Items(usage.region)
     hours = HOURS_PER_MONTH
     nodes = usage.system_nodes
-    _add_control_plane(items, usage.kubernetes_version, usage.today)
+    # Never extended support: see `support_warnings`.
+    kind = f"hours of Kubernetes {usage.kubernetes_version}"
+    items.add("EKS control plane", "eks_control_plane_standard", hours, kind)
     routers = "routers, controllers and Prometheus"
     items.add_nodes(nodes.count, usage.system_node, routers)
     disks = nodes.count * nodes.volume_gib + usage.prometheus_gib
@@ -243,31 +243,23 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     return items.costs()
 
 
-def _add_control_plane(items: _Items, kubernetes: str, today: date | None) -> None:
-    """The hours of a month from ``today`` under standard support, and those under extended support."""
-    version = eks_version(kubernetes)
-    end = version.end_of_standard_support
-    standard = HOURS_PER_MONTH if today is None else min(HOURS_PER_MONTH, max(0.0, (end - today).days * 24.0))
-    kind = f"hours of Kubernetes {version.version}, standard support until {end.isoformat()},"
-    if standard:
-        items.add("EKS control plane", "eks_control_plane_standard", standard, kind)
-    if standard < HOURS_PER_MONTH:
-        items.add("EKS extended support", "eks_control_plane_extended", HOURS_PER_MONTH - standard, kind)
-
-
 def support_warnings(today: date | None, kubernetes: str = KUBERNETES_VERSION) -> tuple[str, ...]:
-    """What the calendar says of the stack's Kubernetes version, from three months before its standard support ends."""
+    """What the calendar says of the stack's Kubernetes version, from three months before its standard support ends.
+
+    Clusters have the upgrade policy STANDARD: at the end of standard support EKS upgrades them instead of charging for
+    extended support (Amazon EKS API Reference, UpgradePolicyRequest, read on 2026-11-27).
+    """
     version = eks_version(kubernetes)
     end = version.end_of_standard_support
     if today is None or (end - today).days > _SUPPORT_NOTICE_DAYS:
         return ()
-    ends = "ends" if today < end else "ended"
-    forced = version.end_of_extended_support
-    return (
-        f"standard support of Kubernetes {version.version} {ends} on {end.isoformat()}: from then on a cluster hour "
-        f"costs six times as much, and on {forced.isoformat()} EKS upgrades it by itself; raise "
-        "cluster.kubernetesVersion",
-    )
+    if today < end:
+        said = f"ends on {end.isoformat()}: on that day EKS upgrades the control plane by itself, without the program"
+        way_out = "raise cluster.kubernetesVersion before"
+    else:
+        said = f"ended on {end.isoformat()}: EKS upgrades the control plane by itself since, without the program"
+        way_out = "raise cluster.kubernetesVersion to what the cluster has now: EKS takes no lower one"
+    return (f"standard support of Kubernetes {version.version} {said}; {way_out}",)
 
 
 _SUPPORT_NOTICE_DAYS = 90

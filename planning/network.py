@@ -37,6 +37,11 @@ _ADDRESSES_PER_NODE = 100
 _RESERVED_ADDRESSES = 5
 
 
+def addresses_of(nodes: int) -> int:
+    """Most addresses of the private subnets that so many nodes take with their pods."""
+    return nodes * _ADDRESSES_PER_NODE
+
+
 def zones_of(region: str, settings: Network) -> tuple[str, ...]:
     """The zones of the stack: as set, or three of the region."""
     return settings.zones or tuple(region + letter for letter in _ZONE_LETTERS.get(region, "abc"))
@@ -73,7 +78,7 @@ def _zone_problems(region: str, settings: Network, least: int) -> list[Problem]:
                 f"{NAMESPACE}:network.zones",
                 list(settings.zones),
                 f"at most {_MOST_ZONES} different zones: each takes a quarter of the VPC, the last quarter is public",
-                "name each zone once",
+                "name each zone once" if len(set(settings.zones)) <= _MOST_ZONES else f"name {_MOST_ZONES} of them",
             )
         )
     if settings.zones and len(set(settings.zones)) < least:
@@ -182,22 +187,27 @@ def _oidc(settings: Network) -> OidcPlan | None:
 
 
 def address_problem(network: NetworkPlan, nodes: int) -> Problem | None:
-    """The VPC of the stack's own that is too small for ``nodes`` at once, with the nearest that is not."""
-    if network.existing is not None:
-        return None
+    """The block that is too small for ``nodes`` at once, with the nearest that is not.
+
+    The private subnets of a VPC that is there have at most all of its block: their sizes are not known here.
+    """
     vpc, zones = ipaddress.IPv4Network(network.vpc_cidr), len(network.zones)
     needed = nodes * _ADDRESSES_PER_NODE
 
     def room(prefix: int) -> int:
-        return zones * (2 ** (32 - prefix - 2) - _RESERVED_ADDRESSES)
+        subnets = 2 ** (32 - prefix) if network.existing else zones * 2 ** (32 - prefix - 2)
+        return subnets - zones * _RESERVED_ADDRESSES
 
     if needed <= room(vpc.prefixlen):
         return None
     larger = [prefix for prefix in range(vpc.prefixlen - 1, _OWN_BLOCK[0] - 1, -1) if needed <= room(prefix)]
+    hold, choose = ("can hold at most", "bring subnets of") if network.existing else ("hold", "choose")
     return Problem(
         f"{NAMESPACE}:network.vpcCidr",
         network.vpc_cidr,
-        f"the private subnets hold {room(vpc.prefixlen):,} addresses; {nodes} nodes, which the stack may grow to, take "
-        f"up to {needed:,}",
-        f"choose a /{larger[0]}" if larger else "lower maxReplicas or budget.monthlyUsd: no VPC is larger than a /16",
+        f"the private subnets {hold} {room(vpc.prefixlen):,} addresses; {nodes} nodes, which the stack may grow to, "
+        f"take up to {needed:,}",
+        f"{choose} a /{larger[0]}"
+        if larger
+        else "lower maxReplicas or budget.monthlyUsd: no block of a VPC is larger than a /16",
     )

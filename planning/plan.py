@@ -457,6 +457,11 @@ class Plan:
     advice: tuple[str, ...] = ()
     """What not to do, with the figure that says so."""
 
+    @property
+    def node_image_label(self) -> str:
+        """What pods select their nodes' image by: another release, or another Kubernetes version, is another image."""
+        return self.node_image.label(self.cluster.kubernetes_version)
+
     def tier(self, name: str) -> TierPlan:
         """Give the tier called ``name``; KeyError when there is none."""
         for tier in self.tiers:

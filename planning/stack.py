@@ -75,8 +75,9 @@ def plan_config(
     """Read and plan a stack from its raw configuration. Raises ``ConfigurationError`` with every problem of it.
 
     ``encrypted``: the keys whose values are stored encrypted. ``today``: the first day of the month; it decides which
-    prices are old and which Kubernetes versions cost more. None: the plan says nothing of either. ``live``: prices in
-    place of the snapshot's. ``hard_budget`` False: over its budget a stack is planned all the same, with a warning.
+    prices are old and whether the Kubernetes version nears its end. None: the plan says nothing of either. ``live``:
+    prices in place of the snapshot's. ``hard_budget`` False: over its budget a stack is planned all the same, with a
+    warning.
     """
     stack = _read(region, config, encrypted, live)
     return stack.settings, stack.plan(today, hard_budget=hard_budget)
@@ -91,7 +92,7 @@ def detailed_plan(
 ) -> tuple[Plan, Details]:
     """The plan of ``plan_config``, with everything that the report's page shows beside it."""
     stack = _read(region, config, encrypted, live)
-    return stack.plan(today), stack.details(today)
+    return stack.plan(today), stack.details()
 
 
 def _read(region: object, config: Mapping[str, object], encrypted: Collection[str], live: LivePrices | None) -> _Stack:
@@ -177,10 +178,11 @@ class _Stack:
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
         problems += capacity_problems(settings.capacity)
-        problems += node_image_problems(settings)
+        # Of a version that does not run here, no image need be there.
+        problems += cluster_problems(settings) or node_image_problems(settings)
         least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
         problems += network_problems(settings.region, settings.network, least_zones)
-        problems += [*cluster_problems(settings), *arn_problems(settings)]
+        problems += arn_problems(settings)
         working = open_hours(settings.schedule.working_hours)
         offered = usable_offerings(
             settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
@@ -206,7 +208,7 @@ class _Stack:
     def plan(self, today: date | None, *, hard_budget: bool = True) -> Plan:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
         bill = self.bills.bill(Levers())
-        fixed, nodes, network = _fixed(self.settings, self.demands, bill, self.bills.market, today)
+        fixed, nodes, network = _fixed(self.settings, self.demands, bill, self.bills.market)
         most = limits(self.settings.budget, self.demands, self.bills, bill, fixed.usd)
         plans, pools = tier_plans.tier_plans(self.settings, self.demands, bill, most)
         crowded = address_problem(network, nodes.maximum + sum(tier.replicas.maximum for tier in plans))
@@ -248,7 +250,7 @@ class _Stack:
             advice=(*against_apis, *advice(self.demands, self.bills, bill)),
         )
         ranged = total if self.settings.budget.compare == "high" else None
-        over = self._over_budget(Month(bill, fixed, ranged), today)
+        over = self._over_budget(Month(bill, fixed, ranged))
         hard = hard_budget and self.settings.budget.when_exceeded == "fail"
         refused = [problem for problem in (crowded, over if hard else None) if problem]
         refused += timeout_problems(self.settings, plans)
@@ -263,10 +265,10 @@ class _Stack:
         unbound = most.warning(self.settings.budget)
         return replace(plan, warnings=(*warnings, unbound) if unbound else warnings)
 
-    def details(self, today: date | None) -> Details:
+    def details(self) -> Details:
         """What the page of the report shows beside the plan."""
         bill = self.bills.bill(Levers())
-        fixed, _, _ = _fixed(self.settings, self.demands, bill, self.bills.market, today)
+        fixed, _, _ = _fixed(self.settings, self.demands, bill, self.bills.market)
         return details(self.demands, self.bills, bill, fixed.prices)
 
     def _baseline(self, fixed: FixedCosts) -> _Baseline:
@@ -291,12 +293,12 @@ class _Stack:
         )
         bills = _bills(self.settings, demands, self.bills.market, self.bills.working)
         bill = bills.bill(Levers())
-        fixed, _, _ = _fixed(self.settings, demands, bill, bills.market, None)
+        fixed, _, _ = _fixed(self.settings, demands, bill, bills.market)
         rates = {demand.settings.name: demand.settings.traffic.mean_requests_per_day for demand in demands}
         return Planned(bill, fixed.usd, bills.policy(Levers()), bills.node_costs(), bills.working, rates)
 
-    def _over_budget(self, month: Month, today: date | None) -> Problem | None:
-        variants = stack_variants(today, self.live)
+    def _over_budget(self, month: Month) -> Problem | None:
+        variants = stack_variants(self.live)
         variants.remember(self.settings, self.demands, month.tiers)
         return over_budget(self.settings, month, variants)
 
@@ -341,10 +343,10 @@ class _Stack:
         return SchedulePlan(self.settings.schedule.timezone, hours.start, hours.end) if hours else None
 
 
-def stack_variants(today: date | None = None, live: LivePrices | None = None) -> Variants:
-    """What plans variants of any stack, on the same day and at the same prices."""
+def stack_variants(live: LivePrices | None = None) -> Variants:
+    """What plans variants of any stack at the same prices."""
     offered = live.offerings if live else ()
-    return Variants(lambda settings, demands, bill, market: _fixed(settings, demands, bill, market, today)[0], offered)
+    return Variants(lambda settings, demands, bill, market: _fixed(settings, demands, bill, market)[0], offered)
 
 
 def _fixed(
@@ -352,14 +354,12 @@ def _fixed(
     demands: Sequence[TierDemand],
     bill: Sequence[TierBill],
     market: Market,
-    today: date | None,
 ) -> tuple[FixedCosts, SystemNodesPlan, NetworkPlan]:
     """What the stack costs beside its models' nodes, and the two plans that it is counted from."""
     routers = tuple(tier_plans.tier_router(*each) for each in zip(demands, bill, strict=True))
     nodes, node = system_nodes(routers, market.offerings)
     network = network_plan(settings.region, settings.network)
-    usage = _fixed_usage(settings, demands, bill, node, network, nodes)
-    return fixed_costs(replace(usage, today=today)), nodes, network
+    return fixed_costs(_fixed_usage(settings, demands, bill, node, network, nodes)), nodes, network
 
 
 def _fixed_usage(

@@ -78,13 +78,16 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
     if not isinstance(given, dict):
         raise StackFileError(f"{path}: `config:` holds {_kind(given)}; it must map keys such as {namespace}:tiers")
     config: dict[str, Any] = dict(defaults)
-    for key, value in given.items():
-        if not isinstance(key, str) or ":" not in key:
-            raise StackFileError(f"{path}: {key!r} has no namespace; write it as {namespace}:{key}")
-        config[key] = value
-    misspelt = misspelt_namespaces(given)
-    if misspelt:
-        raise StackFileError(f"{path}: " + "; ".join(str(problem) for problem in misspelt))
+    unread = [
+        f"{key!r} has no namespace; write it as {namespace}:{key}"
+        for key in given
+        if not isinstance(key, str) or ":" not in key
+    ]
+    unread += [str(problem) for problem in misspelt_namespaces(key for key in given if isinstance(key, str))]
+    if unread:
+        keys = f"{len(unread)} key{'s' if len(unread) > 1 else ''}"
+        raise StackFileError("\n".join([f"{path}: {keys} would not be read:", *(f"  - {each}" for each in unread)]))
+    config |= given
     encrypted = frozenset(key for key, value in config.items() if _holds_secure(value))
     config = {key: _without_secure(value) for key, value in config.items()}
     region = config.get("aws:region")

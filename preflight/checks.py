@@ -93,7 +93,7 @@ def linked_role_rows(there: Collection[str], *, spot: bool) -> list[Row]:
 
 def quota_row(wanted: QuotaWanted, value: float, in_use: float | None, region: str) -> Row:
     """A quota less what others use of it (None: not known) against the plan's peak."""
-    unit = " vCPUs" if wanted.kind else ""
+    unit = " vCPUs" if wanted.quota.of_vcpus else ""
     free = value - (in_use or 0)
     found = f"{free:g} free: {value:g} less {in_use:g} in use" if in_use else f"{value:g}, none in use"
     if in_use is None:
@@ -111,7 +111,7 @@ def quota_row(wanted: QuotaWanted, value: float, in_use: float | None, region: s
         fix = f"nothing: the plan's own types do without, its choice is narrower; or ask AWS for {needed:g}"
         return Row(check, asked, found, "warn", fix, command)
     fix = f"ask AWS for {needed:g}, which takes hours to days"
-    if wanted.kind:
+    if wanted.quota.of_vcpus:
         fix += "; or let the stack grow less: tiers[].maxReplicas, budget.monthlyUsd"
     return Row(check, asked, found, "fail", fix, command)
 
@@ -147,28 +147,47 @@ def _offering_row(name: str, types: Sequence[str], zones: Sequence[str], offered
 def eks_version_row(
     version: str,
     support: EksVersion | None,
-    known: Collection[str],
+    offered: Collection[str],
     today: date,
-    prices_usd_per_hour: tuple[float, float],
+    usd_per_hour: float,
     source: str,
 ) -> Row:
-    """The support window of a Kubernetes version and what its control plane costs in it.
+    """The support window of a Kubernetes version, and what its control plane costs in standard support.
 
-    ``support`` None: not among the versions ``known``. Prices are those of standard and extended support.
+    ``support`` None: it is not among those ``offered``. The cluster's upgrade policy is STANDARD: where standard
+    support ends EKS raises the control plane by itself, without the program, and never charges for extended support.
     """
-    standard, extended = (f"${usd:.2f}/h, ${usd * _HOURS:,.0f} a month" for usd in prices_usd_per_hour)
-    check, wanted = "EKS version", f"{version} in standard support ({standard})"
-    newer = "raise KUBERNETES_VERSION in planning/facts/eks_versions.py, to one that Karpenter and KEDA support too"
+    price = f"${usd_per_hour:.2f}/h, ${usd_per_hour * _HOURS:,.0f} a month"
+    check, wanted = "EKS version", f"{version} in standard support ({price})"
+    newer = "raise cluster.kubernetesVersion"
     if support is None:
-        others = ", ".join(sorted(known)) or "none"
+        others = ", ".join(sorted(offered)) or "none"
         return Row(check, wanted, f"{version} is not offered; offered are {others} ({source})", "fail", newer)
-    window = f"standard support to {support.end_of_standard_support}, extended to {support.end_of_extended_support}"
-    window += f" ({source})"
-    if today >= support.end_of_extended_support:
-        return Row(check, wanted, f"out of support: {window}", "fail", newer)
-    if today >= support.end_of_standard_support:
-        return Row(check, wanted, f"extended support at {extended}: {window}", "warn", newer)
-    return Row(check, wanted, window, "ok")
+    end = support.end_of_standard_support
+    if today >= end:
+        found = f"standard support ended on {end}, so EKS upgrades the control plane by itself ({source})"
+        return Row(check, wanted, found, "fail", newer)
+    return Row(check, wanted, f"standard support to {end} ({source})", "ok")
+
+
+def addon_rows(kubernetes: str, pinned: Mapping[str, str], offered: Mapping[str, Mapping[str, bool]]) -> list[Row]:
+    """The pinned versions of the add-ons, against those that EKS offers for the Kubernetes version.
+
+    ``offered``: by add-on, its versions, and whether each is the default for that Kubernetes version.
+    """
+    rows: list[Row] = []
+    for name, version in pinned.items():
+        versions = offered.get(name, {})
+        if version in versions:
+            continue
+        default = next((each for each, is_default in versions.items() if is_default), "")
+        found = f"not offered for {kubernetes}; the default is {default or 'not known'}"
+        fix = f"pin {default or 'one that is offered'} in planning/facts/data/eks_addons.csv, with its source"
+        rows.append(Row(f"add-on: {name}", version, found, "fail", fix))
+    good = [f"{name} {version}" for name, version in pinned.items() if version in offered.get(name, {})]
+    if good:
+        rows.append(Row("add-ons", f"offered for Kubernetes {kubernetes}", f"offered: {', '.join(good)}", "ok"))
+    return rows
 
 
 def ami_rows(alias: str, wanted: Sequence[AmiParameter], values: Mapping[str, str]) -> list[Row]:

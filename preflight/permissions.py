@@ -1,4 +1,4 @@
-"""Which IAM actions the program's resources need of the one who runs ``pulumi up`` and ``pulumi destroy``.
+"""Which IAM actions the program's resources need of the one who runs ``pulumi up``, again, and ``pulumi destroy``.
 
 Source: the handlers' permissions in CloudFormation's resource schemas, as cfn-lint 1.58.0 carries them, less what the
 program does not use (replication, logging targets, …), plus what Pulumi's provider reads of each resource.
@@ -14,22 +14,27 @@ _SECURITY_GROUP = (
     "ec2:AuthorizeSecurityGroupEgress ec2:AuthorizeSecurityGroupIngress ec2:RevokeSecurityGroupEgress "
     "ec2:RevokeSecurityGroupIngress ec2:DescribeSecurityGroups ec2:DescribeSecurityGroupRules"
 )
+_RULE = f"{_SECURITY_GROUP} ec2:ModifySecurityGroupRules {_EC2_TAGS}"
 _ROLE = (
-    "iam:CreateRole iam:DeleteRole iam:GetRole iam:PassRole iam:TagRole iam:UpdateAssumeRolePolicy "
-    "iam:ListRolePolicies iam:ListAttachedRolePolicies iam:ListInstanceProfilesForRole"
+    "iam:CreateRole iam:DeleteRole iam:GetRole iam:PassRole iam:TagRole iam:UntagRole iam:UpdateAssumeRolePolicy "
+    "iam:UpdateRole iam:UpdateRoleDescription iam:ListRolePolicies iam:ListAttachedRolePolicies "
+    "iam:ListInstanceProfilesForRole"
 )
 _ATTACHMENT = "iam:AttachRolePolicy iam:DetachRolePolicy iam:ListAttachedRolePolicies"
 
 #: By type token without ``aws:``; the cluster's component makes the control plane, its role and security groups.
 _ACTIONS: Mapping[str, str] = {
-    "budgets/budget:Budget": "budgets:ModifyBudget budgets:ViewBudget budgets:TagResource budgets:ListTagsForResource",
+    "budgets/budget:Budget": (
+        "budgets:ModifyBudget budgets:ViewBudget budgets:TagResource budgets:UntagResource budgets:ListTagsForResource"
+    ),
     "cloudwatch/eventRule:EventRule": (
-        "events:PutRule events:DeleteRule events:DescribeRule events:TagResource events:ListTagsForResource"
+        "events:PutRule events:DeleteRule events:DescribeRule events:TagResource events:UntagResource "
+        "events:ListTagsForResource"
     ),
     "cloudwatch/eventTarget:EventTarget": "events:PutTargets events:RemoveTargets events:ListTargetsByRule",
     "cloudwatch/logGroup:LogGroup": (
-        "logs:CreateLogGroup logs:DeleteLogGroup logs:DescribeLogGroups logs:PutRetentionPolicy logs:TagResource "
-        "logs:ListTagsForResource"
+        "logs:CreateLogGroup logs:DeleteLogGroup logs:DescribeLogGroups logs:PutRetentionPolicy "
+        "logs:DeleteRetentionPolicy logs:TagResource logs:UntagResource logs:ListTagsForResource"
     ),
     "ec2/defaultSecurityGroup:DefaultSecurityGroup": f"{_SECURITY_GROUP} {_EC2_TAGS}",
     "ec2/eip:Eip": f"ec2:AllocateAddress ec2:ReleaseAddress ec2:DescribeAddresses {_EC2_TAGS}",
@@ -38,14 +43,14 @@ _ACTIONS: Mapping[str, str] = {
         f"ec2:DescribeInternetGateways {_EC2_TAGS}"
     ),
     "ec2/launchTemplate:LaunchTemplate": (
-        "ec2:CreateLaunchTemplate ec2:CreateLaunchTemplateVersion ec2:DeleteLaunchTemplate "
+        "ec2:CreateLaunchTemplate ec2:CreateLaunchTemplateVersion ec2:DeleteLaunchTemplate ec2:ModifyLaunchTemplate "
         f"ec2:DescribeLaunchTemplates ec2:DescribeLaunchTemplateVersions {_EC2_TAGS}"
     ),
     "ec2/natGateway:NatGateway": (f"ec2:CreateNatGateway ec2:DeleteNatGateway ec2:DescribeNatGateways {_EC2_TAGS}"),
-    "ec2/route:Route": "ec2:CreateRoute ec2:DeleteRoute ec2:DescribeRouteTables",
+    "ec2/route:Route": "ec2:CreateRoute ec2:ReplaceRoute ec2:DeleteRoute ec2:DescribeRouteTables",
     "ec2/routeTable:RouteTable": (f"ec2:CreateRouteTable ec2:DeleteRouteTable ec2:DescribeRouteTables {_EC2_TAGS}"),
     "ec2/routeTableAssociation:RouteTableAssociation": (
-        "ec2:AssociateRouteTable ec2:DisassociateRouteTable ec2:DescribeRouteTables"
+        "ec2:AssociateRouteTable ec2:ReplaceRouteTableAssociation ec2:DisassociateRouteTable ec2:DescribeRouteTables"
     ),
     "ec2/securityGroup:SecurityGroup": (
         f"ec2:CreateSecurityGroup ec2:DeleteSecurityGroup {_SECURITY_GROUP} {_EC2_TAGS}"
@@ -63,30 +68,38 @@ _ACTIONS: Mapping[str, str] = {
         f"ec2:DescribePrefixLists {_EC2_TAGS}"
     ),
     "eks/accessEntry:AccessEntry": (
-        "eks:CreateAccessEntry eks:DeleteAccessEntry eks:DescribeAccessEntry eks:TagResource"
+        "eks:CreateAccessEntry eks:DeleteAccessEntry eks:DescribeAccessEntry eks:UpdateAccessEntry eks:TagResource "
+        "eks:UntagResource"
     ),
     "eks/accessPolicyAssociation:AccessPolicyAssociation": (
         "eks:AssociateAccessPolicy eks:DisassociateAccessPolicy eks:ListAssociatedAccessPolicies"
     ),
-    "eks/addon:Addon": "eks:CreateAddon eks:DeleteAddon eks:DescribeAddon eks:TagResource",
+    "eks/addon:Addon": (
+        "eks:CreateAddon eks:DeleteAddon eks:DescribeAddon eks:UpdateAddon eks:DescribeUpdate eks:TagResource "
+        "eks:UntagResource eks:CreatePodIdentityAssociation eks:DeletePodIdentityAssociation "
+        "eks:UpdatePodIdentityAssociation iam:GetRole iam:PassRole"
+    ),
     "eks/nodeGroup:NodeGroup": (
-        "eks:CreateNodegroup eks:DeleteNodegroup eks:DescribeNodegroup eks:UpdateNodegroupConfig eks:TagResource "
+        "eks:CreateNodegroup eks:DeleteNodegroup eks:DescribeNodegroup eks:UpdateNodegroupConfig "
+        "eks:UpdateNodegroupVersion eks:DescribeUpdate eks:TagResource eks:UntagResource "
         "ec2:DescribeLaunchTemplateVersions ec2:RunInstances iam:CreateServiceLinkedRole iam:GetRole iam:PassRole"
     ),
     "eks/podIdentityAssociation:PodIdentityAssociation": (
         "eks:CreatePodIdentityAssociation eks:DeletePodIdentityAssociation eks:DescribePodIdentityAssociation "
-        "eks:TagResource iam:GetRole iam:PassRole"
+        "eks:UpdatePodIdentityAssociation eks:TagResource eks:UntagResource iam:GetRole iam:PassRole"
     ),
     "iam/policy:Policy": (
-        "iam:CreatePolicy iam:DeletePolicy iam:GetPolicy iam:GetPolicyVersion iam:ListPolicyVersions iam:TagPolicy"
+        "iam:CreatePolicy iam:DeletePolicy iam:GetPolicy iam:GetPolicyVersion iam:ListPolicyVersions "
+        "iam:CreatePolicyVersion iam:DeletePolicyVersion iam:TagPolicy iam:UntagPolicy"
     ),
     "iam/role:Role": _ROLE,
     "iam/rolePolicy:RolePolicy": "iam:PutRolePolicy iam:DeleteRolePolicy iam:GetRolePolicy",
     "iam/rolePolicyAttachment:RolePolicyAttachment": _ATTACHMENT,
-    "kms/alias:Alias": "kms:CreateAlias kms:DeleteAlias kms:ListAliases",
+    "kms/alias:Alias": "kms:CreateAlias kms:UpdateAlias kms:DeleteAlias kms:ListAliases",
     "kms/key:Key": (
         "kms:CreateKey kms:DescribeKey kms:EnableKeyRotation kms:GetKeyPolicy kms:GetKeyRotationStatus "
-        "kms:PutKeyPolicy kms:ScheduleKeyDeletion kms:TagResource kms:ListResourceTags"
+        "kms:PutKeyPolicy kms:UpdateKeyDescription kms:ScheduleKeyDeletion kms:TagResource kms:UntagResource "
+        "kms:ListResourceTags"
     ),
     "s3/bucket:Bucket": (
         "s3:CreateBucket s3:DeleteBucket s3:ListBucket s3:GetBucketAcl s3:PutBucketTagging s3:GetBucketTagging "
@@ -107,14 +120,16 @@ _ACTIONS: Mapping[str, str] = {
     ),
     "s3/bucketVersioning:BucketVersioning": "s3:PutBucketVersioning s3:GetBucketVersioning",
     "sqs/queue:Queue": (
-        "sqs:CreateQueue sqs:DeleteQueue sqs:GetQueueAttributes sqs:SetQueueAttributes sqs:TagQueue sqs:ListQueueTags"
+        "sqs:CreateQueue sqs:DeleteQueue sqs:GetQueueAttributes sqs:SetQueueAttributes sqs:TagQueue sqs:UntagQueue "
+        "sqs:ListQueueTags"
     ),
     "sqs/queuePolicy:QueuePolicy": "sqs:SetQueueAttributes sqs:GetQueueAttributes",
-    "vpc/securityGroupEgressRule:SecurityGroupEgressRule": f"{_SECURITY_GROUP} {_EC2_TAGS}",
-    "vpc/securityGroupIngressRule:SecurityGroupIngressRule": f"{_SECURITY_GROUP} {_EC2_TAGS}",
+    "vpc/securityGroupEgressRule:SecurityGroupEgressRule": _RULE,
+    "vpc/securityGroupIngressRule:SecurityGroupIngressRule": _RULE,
     "eks:index:Cluster": (
         "eks:CreateCluster eks:DeleteCluster eks:DescribeCluster eks:UpdateClusterConfig eks:UpdateClusterVersion "
-        f"eks:TagResource iam:CreateServiceLinkedRole kms:CreateGrant kms:DescribeKey {_ROLE} {_ATTACHMENT} "
+        "eks:DescribeUpdate eks:TagResource eks:UntagResource iam:CreateServiceLinkedRole kms:CreateGrant "
+        f"kms:DescribeKey {_ROLE} {_ATTACHMENT} "
         f"ec2:CreateSecurityGroup ec2:DeleteSecurityGroup {_SECURITY_GROUP} {_EC2_TAGS}"
     ),
 }

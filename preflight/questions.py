@@ -11,12 +11,12 @@ from typing import Any
 
 from components.names import STACK_TAG
 from offline.recording import Recording
-from planning.facts.eks_versions import KUBERNETES_VERSION, EksVersion, eks_version
+from planning.facts.eks_versions import EksVersion, eks_version
 from planning.facts.fixed_prices import fixed_price
 from planning.facts.instances import instance_type
 from planning.facts.table import UnknownFact
-from planning.plan import CapacityType, Plan
-from preflight import checks
+from planning.plan import CapacityType, ExistingVpc, Plan
+from preflight import brought, checks
 from preflight.aws import Aws, listed, one, tags_of
 from preflight.hugging_face import model_access
 from preflight.permissions import actions_of, simulated_principal
@@ -24,11 +24,12 @@ from preflight.rows import NotAnswered, Row
 from preflight.wanted import (
     ELASTIC_IPS,
     NAT_GATEWAYS,
+    Quota,
     QuotaWanted,
-    VcpuClass,
+    all_nodes_at_peak,
     ami_parameters,
     network_quotas,
-    vcpu_class,
+    vcpu_quota,
     vcpu_quotas,
 )
 from settings import StackSettings
@@ -69,7 +70,7 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
     wanted = [*vcpu_quotas(stack.plan), *network_quotas(stack.plan, stack.recording)]
     found = [
         Check("credentials", "credentials", partial(_identity, stack, aws)),
-        Check("permissions", "what up and destroy call", partial(_permissions, stack, aws)),
+        Check("permissions", "what up, a second up and destroy call", partial(_permissions, stack, aws)),
         Check("service-linked roles", "those of spot, EKS and ELB", partial(_linked_roles, stack, aws)),
         *(
             Check(f"quota: {each.quota.name}", f"{each.amount:,}: {each.why}", partial(_quota, stack, aws, each))
@@ -77,8 +78,13 @@ def checks_of(stack: Stack, aws: Aws) -> list[Check]:
         ),
         Check("offerings", "a type of each pool in each zone", partial(_offerings, stack, aws)),
         Check(
-            "EKS version", f"{KUBERNETES_VERSION} in standard support", partial(_eks_version, stack, aws), of_aws=False
+            "EKS version",
+            f"{stack.plan.cluster.kubernetes_version} in standard support",
+            partial(_eks_version, stack, aws),
+            of_aws=False,
         ),
+        *_of_what_is_brought(stack, aws),
+        Check("add-ons", "the pinned versions", partial(_addons, stack, aws)),
         Check("AMI", stack.settings.capacity.ami_alias, partial(_amis, stack, aws)),
         Check("cost allocation tag", f"{STACK_TAG} activated", partial(_cost_tag, aws)),
         Check("budget alarm", "a budget", partial(_budget, stack), of_aws=False),
@@ -138,6 +144,8 @@ def _linked_roles(stack: Stack, aws: Aws) -> list[Row]:
 
 
 def _quota(stack: Stack, aws: Aws, wanted: QuotaWanted) -> list[Row]:
+    if not wanted.quota.code:
+        raise NotAnswered(f"which quota {wanted.quota.name} count against is not known here; look in Service Quotas")
     named = {"ServiceCode": wanted.quota.service, "QuotaCode": wanted.quota.code}
     try:
         answer = one(aws, "servicequotas:GetServiceQuota", **named)
@@ -159,8 +167,8 @@ def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
     def others(action: str, key: str) -> Iterator[Mapping[str, Any]]:
         return (entry for entry in listed(aws, action, key) if tags_of(entry).get(STACK_TAG) != stack.name)
 
-    if wanted.kind:
-        return vcpus_in_use(aws, stack.name).get(wanted.kind, 0)
+    if wanted.quota.of_vcpus:
+        return vcpus_in_use(aws, stack.name).get(wanted.quota, 0)
     if wanted.quota == ELASTIC_IPS:
         return len(list(others("ec2:DescribeAddresses", "Addresses")))
     if wanted.quota == NAT_GATEWAYS:
@@ -173,17 +181,21 @@ def _in_use(stack: Stack, aws: Aws, wanted: QuotaWanted) -> float:
     return len(list(others("ec2:DescribeVpcs", "Vpcs")))
 
 
-def vcpus_in_use(aws: Aws, stack_name: str) -> dict[tuple[VcpuClass, CapacityType], int]:
+def vcpus_in_use(aws: Aws, stack_name: str) -> dict[Quota, int]:
     """VCPUs of running instances of others, by what they count against."""
-    used: defaultdict[tuple[VcpuClass, CapacityType], int] = defaultdict(int)
+    used: defaultdict[Quota, int] = defaultdict(int)
+    for instance in _running(aws):
+        capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+        quota = vcpu_quota(instance["InstanceType"], capacity)
+        if quota and tags_of(instance).get(STACK_TAG) != stack_name:
+            used[quota] += _vcpus(instance)
+    return dict(used)
+
+
+def _running(aws: Aws) -> Iterator[Mapping[str, Any]]:
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     for reservation in listed(aws, "ec2:DescribeInstances", "Reservations", Filters=states):
-        for instance in reservation["Instances"]:
-            kind = vcpu_class(instance["InstanceType"])
-            if kind and tags_of(instance).get(STACK_TAG) != stack_name:
-                capacity: CapacityType = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
-                used[kind, capacity] += _vcpus(instance)
-    return dict(used)
+        yield from reservation["Instances"]
 
 
 def _vcpus(instance: Mapping[str, Any]) -> int:
@@ -211,21 +223,19 @@ def _offerings(stack: Stack, aws: Aws) -> list[Row]:
 
 
 def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
-    region = stack.plan.region
-    prices = tuple(fixed_price(region, f"eks_control_plane_{kind}").usd for kind in ("standard", "extended"))
+    version = stack.plan.cluster.kubernetes_version
+    usd_per_hour = fixed_price(stack.plan.region, "eks_control_plane_standard").usd
     try:
         found = listed(aws, "eks:DescribeClusterVersions", "clusterVersions", includeAll=True)
     except NotAnswered as error:
         # The calendar kept here stands in, and the row says so.
-        support = eks_version(KUBERNETES_VERSION)
         source = f"by the calendar kept here: {error}"
-        row = checks.eks_version_row(KUBERNETES_VERSION, support, (), stack.today, (prices[0], prices[1]), source)
-        return [row]
-    versions = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
-    mine = versions.get(KUBERNETES_VERSION)
+        return [checks.eks_version_row(version, eks_version(version), (), stack.today, usd_per_hour, source)]
+    offered = {entry["clusterVersion"]: entry for entry in found if entry.get("versionStatus") != "UNSUPPORTED"}
+    mine = offered.get(version)
     support = (
         EksVersion(
-            version=KUBERNETES_VERSION,
+            version=version,
             released=mine["releaseDate"].date() if "releaseDate" in mine else stack.today,
             end_of_standard_support=mine["endOfStandardSupportDate"].date(),
             end_of_extended_support=mine["endOfExtendedSupportDate"].date(),
@@ -234,14 +244,74 @@ def _eks_version(stack: Stack, aws: Aws) -> list[Row]:
         if mine
         else None
     )
-    source = "as EKS says"
-    prices_of_both = (prices[0], prices[1])
-    return [checks.eks_version_row(KUBERNETES_VERSION, support, versions, stack.today, prices_of_both, source)]
+    return [checks.eks_version_row(version, support, offered, stack.today, usd_per_hour, "as EKS says")]
+
+
+def _of_what_is_brought(stack: Stack, aws: Aws) -> Iterator[Check]:
+    network, cluster = stack.plan.network, stack.plan.cluster
+    if network.existing is not None:
+        wanted = f"those of {network.existing.vpc_id} as the plan needs them"
+        yield Check("subnets", wanted, partial(_subnets, stack, aws, network.existing))
+    for role in brought.roles_wanted(cluster):
+        yield Check(f"role: {role.setting}", role.arn, partial(_role, aws, role))
+    if cluster.secrets_key_arn is not None:
+        yield Check("key: cluster.secretsKeyArn", cluster.secrets_key_arn, partial(_key, aws, cluster.secrets_key_arn))
+
+
+def _subnets(stack: Stack, aws: Aws, existing: ExistingVpc) -> list[Row]:
+    network = stack.plan.network
+    wanted = brought.subnets_wanted(network)
+
+    def matching(name: str, values: Sequence[str]) -> list[Mapping[str, object]]:
+        return [{"Name": name, "Values": list(values)}]
+
+    # Filtered, and not got by id: a subnet that is not there is then no error.
+    by_id = matching("subnet-id", [one.subnet_id for one in wanted])
+    found = {one["SubnetId"]: one for one in listed(aws, "ec2:DescribeSubnets", "Subnets", Filters=by_id)}
+    of_vpc = matching("vpc-id", [existing.vpc_id])
+    tables = listed(aws, "ec2:DescribeRouteTables", "RouteTables", Filters=of_vpc)
+    rows = [brought.subnet_row(one, network, found.get(one.subnet_id), tables) for one in wanted]
+    own = sum(tags_of(instance).get(STACK_TAG) == stack.name for instance in _running(aws))
+    private = [found[subnet] for subnet in existing.private_subnet_ids if subnet in found]
+    return [*rows, brought.addresses_row(max(0, all_nodes_at_peak(stack.plan) - own), private)]
+
+
+def _role(aws: Aws, wanted: brought.RoleWanted) -> list[Row]:
+    answer = _if_there("NoSuchEntity", aws, "iam:GetRole", RoleName=wanted.name)
+    return [brought.role_row(wanted, answer and answer["Role"])]
+
+
+def _key(aws: Aws, arn: str) -> list[Row]:
+    answer = _if_there("NotFoundException", aws, "kms:DescribeKey", KeyId=arn)
+    return [brought.key_row(arn, answer and answer["KeyMetadata"])]
+
+
+def _if_there(error_code: str, aws: Aws, action: str, **arguments: object) -> Mapping[str, Any] | None:
+    """The answer; None where AWS says with this code that there is none. Raises ``NotAnswered``."""
+    try:
+        return one(aws, action, **arguments)
+    except NotAnswered as error:
+        if error_code not in str(error):
+            raise
+        return None
+
+
+def _addons(stack: Stack, aws: Aws) -> list[Row]:
+    cluster = stack.plan.cluster
+    offered: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+    for name in cluster.addon_versions:
+        asked = {"addonName": name, "kubernetesVersion": cluster.kubernetes_version}
+        for addon in listed(aws, "eks:DescribeAddonVersions", "addons", **asked):
+            for version in addon["addonVersions"]:
+                for fit in version["compatibilities"]:
+                    if fit["clusterVersion"] == cluster.kubernetes_version:
+                        offered[addon["addonName"]][version["addonVersion"]] = bool(fit.get("defaultVersion"))
+    return checks.addon_rows(cluster.kubernetes_version, cluster.addon_versions, offered)
 
 
 def _amis(stack: Stack, aws: Aws) -> list[Row]:
     alias = stack.settings.capacity.ami_alias
-    wanted = ami_parameters(stack.plan, alias, KUBERNETES_VERSION)
+    wanted = ami_parameters(stack.plan, alias)
     names = [name for each in wanted for name in (each.pinned, each.newest)]
     values: dict[str, str] = {}
     for start in range(0, len(names), _PARAMETERS_AT_ONCE):

@@ -6,13 +6,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from offline.recording import Recording
 from planning.facts.instances import instance_type
 from planning.plan import CapacityType, NodePoolPlan, Plan
-
-VcpuClass = Literal["G and VT", "P", "standard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +18,36 @@ class Quota:
 
     service: str
     code: str
+    """Empty: it is not known."""
     name: str
+    of_vcpus: bool = False
 
 
-#: Limits count vCPUs, apart for each class of families. Two public files read the on-demand codes and spot G from
-#: accounts on 2026-07-27 and 2026-09-30; for spot P and standard five more agree (names of repositories not recorded).
-VCPU_QUOTAS: Mapping[tuple[VcpuClass, CapacityType], Quota] = {
-    ("G and VT", "on-demand"): Quota("ec2", "L-DB2E81BA", "Running On-Demand G and VT instances"),
-    ("P", "on-demand"): Quota("ec2", "L-417A185B", "Running On-Demand P instances"),
-    ("standard", "on-demand"): Quota("ec2", "L-1216C47A", "Running On-Demand Standard instances"),
-    ("G and VT", "spot"): Quota("ec2", "L-3819A6DF", "All G and VT Spot Instance Requests"),
-    ("P", "spot"): Quota("ec2", "L-7212CCBC", "All P Spot Instance Requests"),
-    ("standard", "spot"): Quota("ec2", "L-34B43A08", "All Standard Spot Instance Requests"),
+def _vcpus(code: str, name: str) -> Quota:
+    return Quota("ec2", code, name, of_vcpus=True)
+
+
+#: Limits count vCPUs, apart for each class of families. Names of the spot quotas and their classes: EC2 User Guide,
+#: "Spot Instance quotas". Codes of spot P2 to P4 and P5: a copy of AWS' table with links into Service Quotas, and five
+#: more public files that agree (read 2026-11-27). The on-demand codes and spot G were read from accounts on 2026-07-27
+#: and 2026-09-30 by two public files, that of spot standard stands in five more (names of repositories not recorded).
+_ON_DEMAND_P = _vcpus("L-417A185B", "Running On-Demand P instances")
+VCPU_QUOTAS: Mapping[str, Mapping[CapacityType, Quota]] = {
+    "G and VT": {
+        "on-demand": _vcpus("L-DB2E81BA", "Running On-Demand G and VT instances"),
+        "spot": _vcpus("L-3819A6DF", "All G and VT Spot Instance Requests"),
+    },
+    "P2 to P4": {
+        "on-demand": _ON_DEMAND_P,
+        "spot": _vcpus("L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests"),
+    },
+    "P5": {"on-demand": _ON_DEMAND_P, "spot": _vcpus("L-C4BD4855", "All P5 Spot Instance Requests")},
+    # The guide names no spot quota of P6; of two public files one counts it as P5, the other as P2 to P4.
+    "P6": {"on-demand": _ON_DEMAND_P, "spot": _vcpus("", "P6 Spot Instance Requests")},
+    "standard": {
+        "on-demand": _vcpus("L-1216C47A", "Running On-Demand Standard instances"),
+        "spot": _vcpus("L-34B43A08", "All Standard Spot Instance Requests"),
+    },
 }
 #: tedilabs/terraform-aws-account, modules/service-quota-requests/locals.tf, and cortexlabs/cortex (read 2026-11-26).
 VPCS = Quota("vpc", "L-F678F1CE", "VPCs per Region")
@@ -50,19 +65,23 @@ class QuotaWanted:
     why: str
     planned: bool = True
     """False: the plan is priced on other types, these only widen the choice."""
-    kind: tuple[VcpuClass, CapacityType] | None = None
-    """Of a vCPU quota."""
 
 
-def vcpu_class(name: str) -> VcpuClass | None:
-    """The class of families whose vCPUs an instance type counts in; None for one that no plan has."""
-    family = re.match(r"[a-z]+", name)
-    letters = family[0] if family else ""
+def vcpu_quota(name: str, capacity: CapacityType) -> Quota | None:
+    """The quota that the vCPUs of an instance type count against; None for a type that no plan has."""
+    kind = _vcpu_class(name)
+    return VCPU_QUOTAS[kind][capacity] if kind else None
+
+
+def _vcpu_class(name: str) -> str:
+    """The key of ``VCPU_QUOTAS``; empty for a type that no plan has."""
+    family = re.match(r"([a-z]+)(\d*)", name)
+    letters, generation = (family[1], family[2]) if family else ("", "")
     if letters in {"g", "gr", "vt"}:
         return "G and VT"
     if letters == "p":
-        return "P"
-    return "standard" if letters[:1] in set("acdhimrtz") and letters not in {"dl", "hpc", "inf", "mac", "trn"} else None
+        return f"P{generation}" if generation in {"5", "6"} else "P2 to P4"
+    return "standard" if letters[:1] in set("acdhimrtz") and letters not in {"dl", "hpc", "inf", "mac", "trn"} else ""
 
 
 def nodes_at_peak(pool: NodePoolPlan) -> int:
@@ -72,34 +91,48 @@ def nodes_at_peak(pool: NodePoolPlan) -> int:
     return pool.cpu_limit // max(instance_type(name).vcpu for name in pool.instance_types)
 
 
-def vcpu_quotas(plan: Plan) -> list[QuotaWanted]:
-    """VCPUs of every class and capacity type at the plan's peak, all nodes of a pool being of that class.
+def system_nodes_at_peak(plan: Plan) -> int:
+    """Most system nodes at once: EKS updates a node group by starting new nodes beside the old.
 
-    Each pool counts with the first of its types in the class, which is the cheapest: EC2 buys the others when they have
-    more capacity. Spot and on-demand each hold the whole peak, for nothing but the quota stands between them.
+    It raises the group's size by up to twice its zones, whatever its maximum (EKS User Guide, "Understand each phase of
+    node updates", scale up phase; read 2026-11-27).
     """
-    amounts: defaultdict[tuple[VcpuClass, CapacityType], int] = defaultdict(int)
-    reasons: defaultdict[tuple[VcpuClass, CapacityType], list[str]] = defaultdict(list)
-    planned: set[tuple[VcpuClass, CapacityType]] = set()
+    system = plan.system_nodes
+    return system.count + max(system.maximum - system.count, 2 * len(plan.network.zones))
+
+
+def all_nodes_at_peak(plan: Plan) -> int:
+    """Most nodes of the stack at once, system nodes included."""
+    return system_nodes_at_peak(plan) + sum(nodes_at_peak(pool) for pool in plan.node_pools)
+
+
+def vcpu_quotas(plan: Plan) -> list[QuotaWanted]:
+    """VCPUs of every quota at the plan's peak, all nodes of a pool counting against that quota.
+
+    Each pool counts with the first of its types under the quota, which is the cheapest: EC2 buys the others when they
+    have more capacity. Spot and on-demand each hold the whole peak, for nothing but the quota stands between them.
+    """
+    amounts: defaultdict[Quota, int] = defaultdict(int)
+    reasons: defaultdict[Quota, list[str]] = defaultdict(list)
+    planned: set[Quota] = set()
+
+    def count(quota: Quota, nodes: int, name: str, whose: str) -> None:
+        amounts[quota] += nodes * instance_type(name).vcpu
+        reasons[quota].append(f"{nodes} x {name} of {whose}")
+
     for pool in plan.node_pools:
         nodes = nodes_at_peak(pool)
-        for kind, name in _first_of_each_class(pool.instance_types).items():
-            for capacity in pool.capacity_types:
-                amounts[kind, capacity] += nodes * instance_type(name).vcpu
-                reasons[kind, capacity].append(f"{nodes} x {name} of pool {pool.name}")
+        for capacity in pool.capacity_types:
+            for quota, name in _first_under_each_quota(pool.instance_types, capacity).items():
+                count(quota, nodes, name, f"pool {pool.name}")
                 if name == pool.instance_types[0]:
-                    planned.add((kind, capacity))
+                    planned.add(quota)
     system = plan.system_nodes
-    kind = vcpu_class(system.instance_type)
-    if kind:
-        amounts[kind, "on-demand"] += system.maximum * instance_type(system.instance_type).vcpu
-        reasons[kind, "on-demand"].append(f"{system.maximum} x {system.instance_type} of the system nodes")
-        planned.add((kind, "on-demand"))
-    return [
-        QuotaWanted(VCPU_QUOTAS[key], amounts[key], " + ".join(reasons[key]), key in planned, key)
-        for key in VCPU_QUOTAS
-        if key in amounts
-    ]
+    quota = vcpu_quota(system.instance_type, "on-demand")
+    if quota:
+        count(quota, system_nodes_at_peak(plan), system.instance_type, "the system nodes while they are updated")
+        planned.add(quota)
+    return [QuotaWanted(quota, amounts[quota], " + ".join(reasons[quota]), quota in planned) for quota in amounts]
 
 
 def network_quotas(plan: Plan, recording: Recording) -> list[QuotaWanted]:
@@ -117,12 +150,12 @@ def network_quotas(plan: Plan, recording: Recording) -> list[QuotaWanted]:
     return [one for one in wanted if one.amount]
 
 
-def _first_of_each_class(names: Sequence[str]) -> dict[VcpuClass, str]:
-    first: dict[VcpuClass, str] = {}
+def _first_under_each_quota(names: Sequence[str], capacity: CapacityType) -> dict[Quota, str]:
+    first: dict[Quota, str] = {}
     for name in names:
-        kind = vcpu_class(name)
-        if kind:
-            first.setdefault(kind, name)
+        quota = vcpu_quota(name, capacity)
+        if quota:
+            first.setdefault(quota, name)
     return first
 
 
@@ -137,7 +170,7 @@ class AmiParameter:
     """The parameter whose value names the newest version."""
 
 
-def ami_parameters(plan: Plan, alias: str, kubernetes_version: str) -> list[AmiParameter]:
+def ami_parameters(plan: Plan, alias: str) -> list[AmiParameter]:
     """The parameters that the plan's pools need of an alias such as ``al2023@v20260903``.
 
     Paths: aws/karpenter-provider-aws v1.14.1, ``pkg/providers/amifamily/{al2023,bottlerocket}.go`` (2026-08-20). The
@@ -149,7 +182,7 @@ def ami_parameters(plan: Plan, alias: str, kubernetes_version: str) -> list[AmiP
         for pool in plan.node_pools
         for cpu in pool.cpu_architectures
     }
-    return list(_parameters(family, version, kubernetes_version, sorted(needed)))
+    return list(_parameters(family, version, plan.cluster.kubernetes_version, sorted(needed)))
 
 
 def _parameters(

@@ -48,6 +48,8 @@ class Mistake:
     caught_by: Tier
     says: str
     """A regular expression that the complaint matches."""
+    in_place: bool = False
+    """It is a change to an object that exists; else it is made in one of another name, where everything may be new."""
 
     def is_said_in(self, text: str) -> bool:
         """Say whether a complaint is this mistake's."""
@@ -66,6 +68,13 @@ class Mistake:
             place.append(self.value)
         else:
             place[last] = self.value
+        return wrong
+
+    def made_apart_from(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the object with the mistake under a name of its own, unless it is a change to one that exists."""
+        wrong = self.made_in(manifest)
+        if not self.in_place and wrong["metadata"]["name"] == manifest["metadata"]["name"]:
+            wrong["metadata"]["name"] += "-wrong"
         return wrong
 
     def chosen_from(self, manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -206,10 +215,17 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         (*_POD, "restartPolicy"),
         "Always",
         Tier.API_SERVER,
-        "restartPolicy|immutable",
+        "restartPolicy: Required value: valid values",
     ),
     Mistake(
-        "a job that changes", "Job", "weights-fill", (*_POD, "nodeSelector"), {"a": "b"}, Tier.API_SERVER, "immutable"
+        "a job that changes",
+        "Job",
+        "weights-fill",
+        (*_POD, "nodeSelector"),
+        {"a": "b"},
+        Tier.API_SERVER,
+        "field is immutable",
+        in_place=True,
     ),
     Mistake(
         "a budget of both kinds",
@@ -263,7 +279,8 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         ("roleRef", "name"),
         "admin",
         Tier.API_SERVER,
-        "roleRef|change",
+        "cannot change roleRef",
+        in_place=True,
     ),
     Mistake(
         "a priority of the system's",
@@ -272,7 +289,7 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         ("value",),
         2_000_000_000,
         Tier.API_SERVER,
-        "may not be changed",
+        "maximum allowed value",
     ),
     Mistake(
         "another kind of disk under a class that exists",
@@ -281,7 +298,8 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         ("parameters", "type"),
         "gp2",
         Tier.API_SERVER,
-        "forbidden|immutable",
+        "parameters: .*field is immutable",
+        in_place=True,
     ),
     Mistake(
         "a path of no type",

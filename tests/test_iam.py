@@ -22,7 +22,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import parliament
 
-#: Statements that allow something on every resource, and why. By their Sid, which is unique in the program.
+_SPLIT = (
+    "Karpenter's template splits what RunInstances and CreateFleet need over three statements, each with the resources "
+    "that its own condition is about; a call needs all of them"
+)
+
+#: Statements that allow something on every resource, or on any of a type in any account without a condition, and why.
+#: By their Sid, which is unique in the program.
 ON_EVERY_RESOURCE = {
     "AllowRegionalReadActions": "Karpenter reads EC2's offers; describing takes no resource. Bound to the region",
     "AllowPricingReadActions": "pricing:GetProducts takes no resource",
@@ -31,21 +37,17 @@ ON_EVERY_RESOURCE = {
     "CreateItsServiceLinkedRole": "bound by iam:AWSServiceName to the one role of load balancers",
     "ReadNetworkAndLoadBalancers": "describing takes no resource. Bound to the region",
     "ReadCertificates": "acm:ListCertificates takes no resource. Reads, bound to the region",
-    "OpenGroupsToLoadBalancers": "the cluster's security group is EKS' own and carries no tag of the controller",
     "CreateSecurityGroups": "what is created has no name yet; the VPC is named by no tag. Bound to the region",
     "ChangeOwnSecurityGroups": "bound to groups with this cluster's tag",
-    "CreateLoadBalancers": "bound to load balancers created with this cluster's tag",
-    "ChangeListenersAndRules": "the controller's listeners carry no tag while they are made. Bound to the region",
+    "CreateLoadBalancers": "bound to what is created with this cluster's tag, listeners and rules too",
     "ChangeOwnLoadBalancers": "bound to load balancers with this cluster's tag",
-    "ModifyListenersAndRules": "as ChangeListenersAndRules",
+    "ChangeOwnListenersAndRules": "bound to listeners and rules with this cluster's tag",
+    "AllowScopedEC2InstanceAccessActions": _SPLIT,
+    "AllowSSMReadActions": "parameters of AWS' own, which have no account; below /aws/service",
     "ReadAnyBucket": "of the S3 gateway endpoint, a second fence: ECR keeps layers in buckets of AWS' own accounts",
     "WriteBucketsOfOwnAccount": "of the S3 gateway endpoint, a second fence: bound to buckets of the own account",
 }
 
-_SPLIT = (
-    "Karpenter's template splits what RunInstances and CreateFleet need over three statements, each with the resources "
-    "that its own condition is about; a call needs all of them"
-)
 #: What the linter says of a statement and is wrong or old: (issue, Sid) and why.
 KNOWN_FINDINGS = {
     ("RESOURCE_MISMATCH", "AllowScopedEC2InstanceAccessActions"): _SPLIT,
@@ -105,6 +107,18 @@ def findings(document: Document, statement: Mapping[str, Any]) -> Iterator[tuple
         yield finding.issue, str(statement.get("Sid", document.name)), str(finding.detail)
 
 
+def unscoped(statement: Mapping[str, Any]) -> bool:
+    """Whether it allows something on every resource, or on any of a type in any account without a condition."""
+    resources = listed(statement.get("Resource", [])) if statement["Effect"] == "Allow" else []
+    return "*" in resources or ("Condition" not in statement and any(_names_nothing(one) for one in resources))
+
+
+def _names_nothing(arn: str) -> bool:
+    _, _, service, _, account, resource = arn.split(":", 5)
+    # S3's ARNs have no account: the bucket's name is of one.
+    return resource.startswith("*") if service == "s3" else account in {"", "*"} and "*" in resource
+
+
 def listed(value: object) -> list[str]:
     return [value] if isinstance(value, str) else list(value)  # pyrefly: ignore[bad-argument-type]
 
@@ -157,8 +171,7 @@ def test_no_statement_allows_an_action_by_wildcard_or_everything_but_some(update
 def test_what_is_allowed_on_every_resource_is_in_the_table_with_its_reason(update: Recording) -> None:
     for document in documents(update):
         for statement in document.statements:
-            if statement["Effect"] == "Allow" and "*" in listed(statement.get("Resource", [])):
-                assert statement.get("Sid") in ON_EVERY_RESOURCE, document.name
+            assert statement.get("Sid") in ON_EVERY_RESOURCE or not unscoped(statement), document.name
 
 
 def test_sids_are_unique_so_that_a_reason_is_of_one_statement(update: Recording) -> None:
@@ -182,7 +195,7 @@ def test_roles_are_taken_by_nodes_and_by_pods_over_pod_identity_only(update: Rec
 
 def test_every_explanation_is_of_something_that_is_there(prod_update: Recording) -> None:
     of_prod = [(document, one) for document in documents(prod_update) for one in document.statements]
-    everywhere = {one["Sid"] for _, one in of_prod if one.get("Resource") == "*"}
+    everywhere = {one.get("Sid") for _, one in of_prod if unscoped(one)}
     assert everywhere == set(ON_EVERY_RESOURCE)
     said = {finding[:2] for document, one in of_prod for finding in findings(document, one)}
     assert set(KNOWN_FINDINGS) <= said
@@ -200,3 +213,22 @@ def test_every_explanation_is_of_something_that_is_there(prod_update: Recording)
 def test_the_linter_would_notice_a_mistake(statement: dict[str, str], issue: str) -> None:
     sample = Document("sample", "policy", {"Statement": [statement]})
     assert issue in {found for found, _, _ in findings(sample, statement)}
+
+
+@pytest.mark.parametrize(
+    ("resource", "condition", "expected"),
+    [
+        ("*", {"StringEquals": {"aws:RequestedRegion": "us-east-1"}}, True),
+        ("arn:aws:elasticloadbalancing:us-east-1:*:targetgroup/*/*", None, True),
+        ("arn:aws:elasticloadbalancing:us-east-1:*:targetgroup/*/*", {"Null": {"aws:ResourceTag/a": "false"}}, False),
+        ("arn:aws:ec2:us-east-1::image/*", None, True),
+        ("arn:aws:s3:::*/weights", None, True),
+        ("arn:aws:s3:::bucket/*", None, False),
+        ("arn:aws:eks:us-east-1:111122223333:cluster/*", None, False),
+    ],
+)
+def test_a_pattern_of_any_account_without_a_condition_is_as_wide_as_a_star(
+    resource: str, condition: object, expected: bool
+) -> None:
+    statement = {"Effect": "Allow", "Action": "sample", "Resource": resource}
+    assert unscoped({**statement, "Condition": condition} if condition else statement) is expected

@@ -50,6 +50,25 @@ def test_settings_are_frozen() -> None:
     ("config", "expected"),
     [
         ({"buget": {}}, "frugal-llm:buget: is no setting; did you mean budget?"),
+        *(
+            ({"tags": {key: "x"}}, "is reserved: AWS, Karpenter, Kubernetes and this program select by such tags")
+            for key in ("aws:foo", "karpenter.sh/discovery", "kubernetes.io/cluster/x", "frugal-llm:stack", "Name")
+        ),
+        ({"routing": {"header": "Authorization"}}, "has a meaning of its own in HTTP; for example X-Model-Tier"),
+        ({"capacity": {"amiAlias": "al2023@v20991399"}}, "names no day; for example al2023@v20260714"),
+        (
+            {"access": {"adminRoleArns": ["arn:aws:iam::111122223333:role/Admin"] * 2}},
+            "names arn:aws:iam::111122223333:role/Admin twice; name it once",
+        ),
+        (
+            {"access": {"adminRoleArns": ["arn:aws:iam::111122223333:root"]}},
+            "for example arn:aws:iam::111122223333:role/Admin",
+        ),
+        ({"access": {"accountId": 12345}}, 'must be text; the 12 digits in quotes, for example "111122223333"'),
+        (
+            {"tiers": [tier(minReplicas=5, maxReplicas=2, onDemandFloor=9, workingHoursReplicas=0)]},
+            "maxReplicas 2 is below minReplicas 5: raise the one or lower the other; and onDemandFloor 9 is above",
+        ),
         (
             {"tiers": [tier(slo={"ttftMs": 1000, "tpotMS": 80})]},
             "frugal-llm:tiers[0].slo.tpotMS: is no setting; did you mean tpotMs",

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> str:
 def _compared(old: Path, new: Path, names: tuple[str, str], arguments: argparse.Namespace) -> str:
     today = datetime.now(UTC).date()
     before, after = _planned(old, names[0], today), _planned(new, names[1], today)
-    diff = stack_diff((_with_equal_files(before[0], after[0]), before[1]), after, stack_variants(today))
+    diff = stack_diff((_with_equal_files(before[0], after[0]), before[1]), after, stack_variants())
     return as_json(_data(diff, names)) if arguments.json else _markdown(diff, names)
 
 

@@ -24,9 +24,10 @@ class EksVersion:
     version: str
     released: date
     end_of_standard_support: date
-    """From this day on a cluster hour costs the price of extended support."""
+    """On this day EKS upgrades a cluster of the upgrade policy STANDARD, as ours are; one of EXTENDED costs more from
+    then on."""
     end_of_extended_support: date
-    """From this day on EKS upgrades the cluster by itself."""
+    """On this day EKS upgrades a cluster of the upgrade policy EXTENDED."""
     source: str
 
 

@@ -12,6 +12,9 @@ from planning.facts.table import DATA, InvalidCell, Row, read_table
 
 Family: TypeAlias = Literal["al2023", "bottlerocket"]
 _FAMILIES: Final[tuple[Family, ...]] = ("al2023", "bottlerocket")
+_READ_IN_FULL: Final[tuple[Family, ...]] = ("al2023",)
+"""Families whose release notes list every image of a release. Of Bottlerocket single images were seen: what is not
+listed of one of its releases may be there."""
 _Version: TypeAlias = tuple[int, ...]
 
 DRIVER_FLOOR: Final = 580
@@ -45,10 +48,9 @@ class NodeImage:
         """What an EC2NodeClass selects its image by."""
         return f"{self.family}@v{'.'.join(map(str, self.release))}"
 
-    @property
-    def label(self) -> str:
-        """The alias as the value of a Kubernetes label."""
-        return self.alias.replace("@", "-")
+    def label(self, kubernetes: str) -> str:
+        """The value of a Kubernetes label that names the image: a release has one for each Kubernetes version."""
+        return f"{self.alias.replace('@', '-')}-{kubernetes}"
 
     @property
     def brings_device_plugin(self) -> bool:
@@ -66,7 +68,7 @@ class NodeImage:
 
     def lacks(self, kubernetes: str) -> bool:
         """Whether the release's list was seen and has no image for a Kubernetes version."""
-        return self in _drivers() and self.driver(kubernetes) is None
+        return self.family in _READ_IN_FULL and self in _drivers() and self.driver(kubernetes) is None
 
     def runs_driver(self, branch: int, kubernetes: str) -> bool | None:
         """Whether the image's driver is of ``branch`` or newer; None: not known.

@@ -16,8 +16,13 @@ class SystemImage:
     name: str
     pod: str
     """Of ``SYSTEM_PODS``, or ``router`` (one a tier), or ``daemons`` (on every node)."""
+    tags: frozenset[str]
+    """What is pinned and brings it: its own tag, its chart's version, or the add-on's for each Kubernetes version."""
     architectures: frozenset[CpuArchitecture]
     """Those for which there is evidence that it exists; another may exist too."""
+    tag_inspected: bool
+    """Whether the platforms of this very tag were read from a registry, by somebody whose file is the source. Else the
+    evidence is a build file of the project, or a page that names no version."""
     source: str
     as_of: date | None
 
@@ -28,7 +33,7 @@ def system_images() -> tuple[SystemImage, ...]:
     return read_table(DATA / "system_images.csv", _COLUMNS, _image)
 
 
-_COLUMNS = ("image", "pod", "architectures", "source", "as_of")
+_COLUMNS = ("image", "pod", "tags", "architectures", "tag_inspected", "source", "as_of")
 
 
 def _image(row: Row) -> SystemImage:
@@ -39,7 +44,9 @@ def _image(row: Row) -> SystemImage:
     return SystemImage(
         name=row.name("image"),
         pod=row.name("pod"),
+        tags=frozenset(row.name("tags").split()),
         architectures=frozenset(each for each in CPU_ARCHITECTURES if each in named),
+        tag_inspected=row.yes("tag_inspected"),
         source=row.name("source"),
         as_of=row.date("as_of"),
     )

@@ -22,6 +22,8 @@ class Fate(Enum):
 
     SAME = "stays as it is"
     UPDATED = "updated in place"
+    UPDATED_IN_NAME = "said to be updated, and stays as it is"
+    REFUSED = "not changed, the update fails"
     REPLACED = "replaced, the old one goes last"
     REPLACED_AFTER_DELETION = "replaced, the old one goes first"
     CREATED = "created"
@@ -75,7 +77,7 @@ class Update:
                     forward.append(Step("create", resource))
                 case Fate.REPLACED_AFTER_DELETION:
                     forward += [Step("delete", self.old.by_urn[resource.urn]), Step("create", resource)]
-                case Fate.UPDATED:
+                case Fate.UPDATED | Fate.UPDATED_IN_NAME | Fate.REFUSED:
                     forward.append(Step("update", resource))
                 case Fate.SAME | Fate.DELETED:
                     pass
@@ -125,8 +127,10 @@ class Update:
         found = self.differences.get(urn)
         if found is None or not found.changed:
             return Fate.SAME
+        if found.refused:
+            return Fate.REFUSED
         if not found.replacing:
-            return Fate.UPDATED
+            return Fate.UPDATED if found.applied else Fate.UPDATED_IN_NAME
         first = found.delete_first or self.new.by_urn[urn].delete_before_replace
         return Fate.REPLACED_AFTER_DELETION if first else Fate.REPLACED
 

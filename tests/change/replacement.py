@@ -3,7 +3,8 @@
 Sources. Kubernetes: pulumi/pulumi-kubernetes@9497796 (2026-07-01), `provider/pkg/provider/diff.go` (the fields) and
 `provider.go`, `Diff` (a fixed name is deleted first), `helm_release.go` (a release is never). AWS: `ForceNew` and
 `RequiresReplace` of hashicorp/terraform-provider-aws, `internal/service`: EKS and NAT gateways read on 2026-11-26, the
-rest recalled, not verified. Given names, which are deleted first: pulumi-terraform-bridge, recalled.
+rest recalled, not verified. Given names, which are deleted first: pulumi-terraform-bridge, recalled. The component
+`eks.Cluster`: how pulumi/pulumi-eks@d3bdb2e, `nodejs/eks/cluster/cluster.ts` (read on 2026-11-27) fills its cluster.
 
 Not proven: what an API server refuses to change although the provider tries (a StorageClass's reclaim policy, say).
 """
@@ -43,6 +44,17 @@ _KUBERNETES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _HELM_RELEASE: Final = "kubernetes:helm.sh/v3:Release"
 
+EKS_CLUSTER: Final = "eks:index:Cluster"
+_REPLACING_THE_CLUSTER: Final = ("kubernetesServiceIpAddressRange", "name", "serviceRole")
+"""They become ``service_ipv4_cidr``, ``name`` and ``role_arn``, which are ``ForceNew``."""
+
+#: Inputs that the provider reports as updated and does not: EKS cannot change a cluster's key, so `cluster.go` calls it
+#: only for a cluster that has none (hashicorp/terraform-provider-aws issue 34883, of 2023-12-12, and the source).
+NOT_APPLIED: Final[Mapping[str, tuple[str, ...]]] = {EKS_CLUSTER: ("encryptionConfigKeyArn",)}
+
+#: Inputs whose update the cloud refuses: a cluster stays in its VPC, and takes subnets of no other (recalled).
+REFUSED: Final[Mapping[str, tuple[str, ...]]] = {EKS_CLUSTER: ("vpcId",)}
+
 #: For each AWS type of the program, its inputs that replace it; all others are updated.
 AWS: Final[Mapping[str, tuple[str, ...]]] = {
     "budgets/budget:Budget": ("name",),
@@ -64,7 +76,12 @@ AWS: Final[Mapping[str, tuple[str, ...]]] = {
     "eks/accessEntry:AccessEntry": ("clusterName", "principalArn", "type"),
     "eks/accessPolicyAssociation:AccessPolicyAssociation": ("accessScope", "clusterName", "policyArn", "principalArn"),
     "eks/addon:Addon": ("addonName", "clusterName"),
-    "eks/cluster:Cluster": ("bootstrapSelfManagedAddons", "name", "roleArn"),
+    "eks/cluster:Cluster": (
+        "bootstrapSelfManagedAddons",
+        "kubernetesNetworkConfig.serviceIpv4Cidr",
+        "name",
+        "roleArn",
+    ),
     "eks/nodeGroup:NodeGroup": (
         "amiType",
         "capacityType",
@@ -98,6 +115,10 @@ class Difference:
     changed: tuple[PropertyPath, ...]
     replacing: tuple[PropertyPath, ...]
     """Those of the changed inputs that cannot be updated."""
+    refused: bool
+    """The update fails."""
+    applied: bool
+    """The update reaches the cloud, at least a part of it."""
     delete_first: bool
     """The new one can only be made when the old one is gone: its name is given."""
 
@@ -112,7 +133,10 @@ def difference(
     changed = tuple(dict.fromkeys([*_differing(dict(old), dict(new), ()), *moved]))
     fixed = fields_that_replace(type_)
     replacing = tuple(path for path in changed if any(_covers(field, path) for field in fixed))
-    return Difference(changed, replacing, bool(replacing) and _keeps_its_name(type_, old, new, replacing))
+    refused = any(_covers(field, path) for field in REFUSED.get(type_, ()) for path in changed)
+    applied = not all(any(_covers(field, path) for field in NOT_APPLIED.get(type_, ())) for path in changed)
+    delete_first = bool(replacing) and _keeps_its_name(type_, old, new, replacing)
+    return Difference(changed, replacing, refused, applied, delete_first)
 
 
 def fields_that_replace(type_: str) -> tuple[str, ...]:
@@ -122,6 +146,8 @@ def fields_that_replace(type_: str) -> tuple[str, ...]:
         return ("name", "namespace")
     if package == "kubernetes":
         return (*_EVERY_OBJECT, *_KUBERNETES.get(name, ()))
+    if type_ == EKS_CLUSTER:
+        return _REPLACING_THE_CLUSTER
     return AWS[name] if package == "aws" else ()
 
 
@@ -134,6 +160,8 @@ def physical_name(type_: str, inputs: Mapping[str, Any]) -> tuple[str, ...] | No
         return (group, kind, metadata.get("namespace") or "", metadata["name"]) if metadata.get("name") else None
     keys = {
         _HELM_RELEASE: ("namespace", "name"),
+        EKS_CLUSTER: ("name",),
+        "aws:eks/cluster:Cluster": ("name",),
         "aws:eks/podIdentityAssociation:PodIdentityAssociation": ("clusterName", "namespace", "serviceAccount"),
         "aws:eks/accessEntry:AccessEntry": ("clusterName", "principalArn"),
         "aws:eks/addon:Addon": ("clusterName", "addonName"),

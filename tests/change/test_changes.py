@@ -7,7 +7,7 @@ what Karpenter and KEDA do in between, and that a rolling update ends (that need
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from components import versions
 from planning.stackfile import read_stack, stack_path
 from tests.change.comparison import Fate, Update
-from tests.change.replacement import AWS
+from tests.change.replacement import AWS, EKS_CLUSTER
 from tests.harness import ROOT, Recording, Resource, record, record_with
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
@@ -25,6 +25,7 @@ JOB = "kubernetes:batch/v1:Job"
 INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
 NODE_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
+KEY = "aws:kms/key:Key"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SCALED_OBJECT = "kubernetes:keda.sh/v1alpha1:ScaledObject"
 
@@ -62,13 +63,32 @@ CHANGES = {
 }
 
 
+#: What a cluster keeps for life; not among the changes of a stack that goes on serving.
+FOR_LIFE: Mapping[str, Mapping[str, object]] = {
+    "roleArn": {"cluster": {"roleArn": "arn:aws:iam::111122223333:role/eks/control-plane"}},
+    "secretsKeyArn": {
+        "cluster": {"secretsKeyArn": "arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+    },
+    "vpcCidr": {"network": {"vpcCidr": "10.8.0.0/16"}},
+}
+
+
 @functools.cache
 def changed(name: str) -> Update:
     """Change one thing of the dev stack."""
-    return Update(record("dev", preview=False), record_with("dev", preview=False, **CHANGES[name]))
+    return Update(record("dev", preview=False), record_with("dev", preview=False, **{**CHANGES, **FOR_LIFE}[name]))
 
 
-@pytest.fixture(params=CHANGES)
+SLOW = pytest.mark.slow
+"""Each change is a recording of the whole program: some seconds."""
+
+
+def quickly(names: Iterable[str], *quick: str) -> list[pytest.ParameterSet]:
+    """Give parameters of which all but the ``quick`` ones are left to the slow tier."""
+    return [pytest.param(name, marks=() if name in quick else SLOW) for name in names]
+
+
+@pytest.fixture(params=quickly(CHANGES, "model", "name"))
 def update(request: pytest.FixtureRequest) -> Update:
     return changed(request.param)
 
@@ -162,6 +182,7 @@ def test_a_routers_new_configuration_is_a_new_config_map_and_restarts_it() -> No
     assert router.inputs.at("spec", "strategy", "type") == "Recreate", "what it holds at that moment gets a 503"
 
 
+@SLOW
 def test_other_gpus_change_the_pool_in_place_before_the_engine_rolls_onto_it() -> None:
     update = changed("gpus")
     assert update.of(NODE_POOL) == {"pool-fast-pool": Fate.UPDATED}
@@ -172,6 +193,7 @@ def test_other_gpus_change_the_pool_in_place_before_the_engine_rolls_onto_it() -
     assert Fate.CREATED not in update.of(DEPLOYMENT).values()
 
 
+@SLOW
 def test_a_new_image_rolls_every_engine_and_lets_karpenter_drain_none() -> None:
     """Nodes of the old image lack the label that new pods select, so drift finds no place for the old ones' pods."""
     update = changed("amiAlias")
@@ -198,6 +220,7 @@ def test_a_renamed_tier_is_served_under_its_old_name_until_the_new_one_answers()
     assert update.of(JOB) == {}, "the checkpoint is the same"
 
 
+@SLOW
 def test_a_tier_that_is_added_is_in_the_rules_when_it_answers_and_others_do_not_notice() -> None:
     update = changed("tier added")
     assert update.place("create", "more-engine-deployment", DEPLOYMENT) < update.place(
@@ -206,6 +229,7 @@ def test_a_tier_that_is_added_is_in_the_rules_when_it_answers_and_others_do_not_
     assert set(update.of(DEPLOYMENT).values()) == {Fate.CREATED}
 
 
+@SLOW
 def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
     update = changed("tier removed")
     assert update.place("update", "ingress-ingress", INGRESS) < update.place(
@@ -217,12 +241,14 @@ def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
     ), "KEDA must not scale what is going"
 
 
+@SLOW
 def test_buying_on_demand_only_changes_pools_in_place() -> None:
     update = changed("spot")
     assert Fate.UPDATED in update.of(NODE_POOL).values()
     assert set(update.of(DEPLOYMENT).values()) <= {Fate.UPDATED}
 
 
+@SLOW
 @pytest.mark.parametrize("name", ["engine", "disaggregation"])
 def test_another_engine_keeps_the_tiers_identity_and_address(name: str) -> None:
     update = changed(name)
@@ -234,6 +260,7 @@ def test_another_engine_keeps_the_tiers_identity_and_address(name: str) -> None:
         assert all(update.place("create", each, DEPLOYMENT) < update.place("delete", old, DEPLOYMENT) for old in gone)
 
 
+@SLOW
 def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -249,15 +276,48 @@ def test_karpenters_definitions_are_upgraded_before_it_and_its_pools_are_left_al
     assert update.new.named("karpenter-crd", RELEASE).urn in update.new.upstream(controller)
 
 
-def test_a_new_kubernetes_version_updates_control_plane_and_nodes_in_place() -> None:
+@SLOW
+def test_a_new_kubernetes_version_updates_in_place_and_rolls_every_engine_onto_its_own_image() -> None:
     old = record_with("dev", preview=False, cluster={"kubernetesVersion": "1.35"})
     update = Update(old, record("dev", preview=False))
-    assert update.of("eks:index:Cluster") == {"cluster": Fate.UPDATED}
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.UPDATED}
     assert update.of("aws:eks/nodeGroup:NodeGroup") == {"cluster-system": Fate.UPDATED}
     assert update.of("kubernetes:core/v1:Namespace") == {"serving-namespace": Fate.UPDATED}
-    assert update.of(DEPLOYMENT) == update.of(NODE_POOL) == {}
+    assert update.of(DEPLOYMENT) == {one.name: Fate.UPDATED for one in engines(update.new)}, (
+        "Karpenter resolves the alias for the new version: left to drift, each replica would be stopped and load again"
+    )
+    assert set(update.of(NODE_POOL).values()) == {Fate.UPDATED}
+    for one in engines(update.new):
+        (path,) = update.differences[one.urn].changed
+        assert path[-1] == "frugal-llm/node-image", one.name
     order = [step.resource.type for step in update.steps]
-    assert order.index("eks:index:Cluster") < order.index("aws:eks/nodeGroup:NodeGroup"), "nodes may not be newer"
+    assert order.index(EKS_CLUSTER) < order.index("aws:eks/nodeGroup:NodeGroup"), "nodes may not be newer"
+
+
+# What a cluster keeps for life -----------------------------------------------------------------------------------
+
+
+@SLOW
+def test_another_role_of_the_control_plane_deletes_the_cluster_before_there_is_a_new_one() -> None:
+    """Not followed here: all that is in the cluster, which goes with it."""
+    update = changed("roleArn")
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.REPLACED_AFTER_DELETION}
+    assert update.place("delete", "cluster", EKS_CLUSTER) < update.place("create", "cluster", EKS_CLUSTER)
+
+
+@SLOW
+def test_another_block_of_addresses_makes_a_network_that_the_cluster_cannot_move_to() -> None:
+    update = changed("vpcCidr")
+    assert update.of("aws:ec2/vpc:Vpc") == {"network-vpc": Fate.REPLACED}
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.REFUSED}
+
+
+def test_another_key_never_reaches_the_cluster_while_its_own_goes_and_can_be_had_back_for_30_days() -> None:
+    """A key that waits for its deletion works no more, so the page says not to; the longest wait is the way back."""
+    update = changed("secretsKeyArn")
+    assert update.of(EKS_CLUSTER) == {"cluster": Fate.UPDATED_IN_NAME}
+    assert update.of(KEY) == {"cluster-secrets": Fate.DELETED}
+    assert update.old.named("cluster-secrets", KEY).inputs["deletionWindowInDays"] == 30
 
 
 # The rules themselves -------------------------------------------------------------------------------------------

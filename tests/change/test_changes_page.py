@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.change.comparison import Fate, Update
-from tests.change.test_changes import DEPLOYMENT, NODE_POOL, changed
+from tests.change.replacement import EKS_CLUSTER
+from tests.change.test_changes import DEPLOYMENT, NODE_POOL, changed, quickly
 from tests.harness import ROOT
 
 PAGE = ROOT / "docs" / "changes.md"
@@ -22,10 +23,20 @@ ROWS = {
 }
 
 
+FOR_LIFE = {
+    "`cluster.roleArn`": ("roleArn", Fate.REPLACED_AFTER_DELETION, "replace the cluster, the old one first"),
+    "`network.vpcCidr`, `network.vpcId`": ("vpcCidr", Fate.REFUSED, "fail half way"),
+    "`cluster.secretsKeyArn`": ("secretsKeyArn", Fate.UPDATED_IN_NAME, "report an update and change nothing"),
+}
+
+
+def rows() -> list[list[str]]:
+    lines = [line.strip("|").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
 def table() -> dict[str, list[str]]:
-    rows = [line.strip("|").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    cells = [[cell.strip() for cell in row] for row in rows]
-    return {row[0]: row[1:] for row in cells if len(row) == 5 and row[0] in ROWS}
+    return {row[0]: row[1:] for row in rows() if len(row) == 5 and row[0] in ROWS}
 
 
 def words(fates: set[Fate], updated: str) -> str:
@@ -42,7 +53,7 @@ def deployments(update: Update, part: str) -> set[Fate]:
     return {fate for name, fate in update.of(DEPLOYMENT).items() if f"-{part}-" in name}
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", quickly(ROWS, "`tiers[].model`", "`tiers[].name`"))
 def test_the_page_says_what_becomes_of_engines_routers_and_pools(row: str) -> None:
     engines, router, pools, seen = table()[row]
     update = changed(ROWS[row])
@@ -50,3 +61,12 @@ def test_the_page_says_what_becomes_of_engines_routers_and_pools(row: str) -> No
     assert router == words(deployments(update, "router"), "restarts")
     assert pools == words(set(update.of(NODE_POOL).values()), "in place")
     assert seen
+
+
+@pytest.mark.parametrize("row", quickly(FOR_LIFE, "`cluster.secretsKeyArn`"))
+def test_the_page_says_what_an_update_would_do_to_the_cluster_itself(row: str) -> None:
+    change, fate, said = FOR_LIFE[row]
+    assert changed(change).of(EKS_CLUSTER) == {"cluster": fate}
+    (cells,) = (cells for cells in rows() if cells[0] == row)
+    assert cells[1] == said
+    assert cells[2], "and what follows"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from components import versions
 from tests.charts.check import unknown_values
 
 
@@ -51,3 +55,30 @@ def test_values_of_a_chart_inside_a_chart_are_known_as_far_as_they_are_set() -> 
 
 def test_a_chart_without_copied_defaults_is_a_problem_by_itself() -> None:
     assert unknown_values("metrics-server", {}) == ["no default values of a chart 'metrics-server' are here"]
+
+
+def test_the_default_values_here_are_of_the_pinned_charts_but_for_the_two_that_the_sources_name() -> None:
+    sources = (Path(__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
+    copied = {
+        name: version
+        for names, version in re.findall(r"^\| ([a-z, -]+) \| ([\d.]+) \|", sources, re.MULTILINE)
+        for name in names.split(", ")
+    }
+    charts = [chart for chart in vars(versions).values() if isinstance(chart, versions.Chart)]
+    pinned = {chart.chart.rpartition("/")[2]: chart.version for chart in charts}
+    assert copied.keys() == pinned.keys()
+    newer = {name: version for name, version in pinned.items() if version != copied[name]}
+    assert newer == {"keda": "2.21.0", "kube-prometheus-stack": "91.8.2"}
+    assert "KEDA 2.21.0, kube-prometheus-stack 91.8.2" in sources
+
+
+def test_the_load_balancer_controller_runs_on_the_policy_and_crds_of_its_own_version() -> None:
+    # A later version calls what its own policy allows; this one is narrowed from v3.5.0's.
+    tests = Path(__file__).parents[1]
+    crds = (tests / "schemas" / "SOURCES.md").read_text(encoding="utf-8")
+    program = (tests.parent / "components" / "controllers.py").read_text(encoding="utf-8")
+    of_crds = re.search(r"^\| elbv2.*\| v([\d.]+),", crds, re.MULTILINE)
+    of_policy = re.search(r"controller's own policy, v([\d.]+),", program)
+    assert of_crds is not None
+    assert of_policy is not None
+    assert of_crds[1] == of_policy[1] == versions.AWS_LOAD_BALANCER_CONTROLLER.version

@@ -135,8 +135,9 @@ class KarpenterStack:
         self._remove(self.node_claims())
 
     def complaints(self) -> list[str]:
-        """Errors in Karpenter's log: the API server takes budgets and requirements that it refuses later."""
-        return [line for line in self.karpenter.text().splitlines() if '"level":"ERROR"' in line]
+        """Errors in Karpenter's log but for pods that fit nowhere: it refuses budgets that the API server took."""
+        errors = [line for line in self.karpenter.text().splitlines() if '"level":"ERROR"' in line]
+        return [line for line in errors if '"message":"could not schedule pod"' not in line]
 
     def _remove(self, node_claims: Sequence[Object]) -> None:
         names = {claim["metadata"]["name"] for claim in node_claims}
@@ -174,7 +175,7 @@ def karpenter_stack(
     objects = harness.kubernetes_objects(recording)
     classes = [one for one in objects if one["kind"] == "EC2NodeClass"]
     pools = [one for one in objects if one["kind"] == "NodePool"]
-    cluster_name = classes[0]["spec"]["subnetSelectorTerms"][0]["tags"]["karpenter.sh/discovery"]
+    cluster_name = classes[0]["spec"]["securityGroupSelectorTerms"][0]["tags"]["karpenter.sh/discovery"]
     node_role = str(classes[0]["spec"]["role"])
     if one_launch_template:
         classes = [_taking(one, _PODS_OF_A_NODE) for one in classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import requests
 
@@ -33,16 +34,26 @@ def wait_until(condition: Callable[[], T], what: str, *, seconds: float, every: 
         time.sleep(every)
 
 
+_PORTS: Final = range(20_000, 32_000)
+"""Below those that the kernel gives to clients, which would take one between the look and its use."""
+_given = itertools.count(os.getpid() * 60)
+"""Each port is given once, and processes side by side begin far from each other."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of the loopback interface that nobody listens on and nobody else is given."""
+    ports = (_PORTS[number % len(_PORTS)] for number in _given)
+    return list(itertools.islice(filter(_is_free, ports), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass
@@ -120,7 +131,7 @@ class Processes:
             process.stop(seconds=seconds)
 
 
-def answers(process: Process, url: str, *, seconds: float = 60, session: requests.Session | None = None) -> None:
+def answers(process: Process, url: str, *, seconds: float = 180, session: requests.Session | None = None) -> None:
     """Wait until a part answers 200 at ``url``, or say why it will not."""
 
     def ready() -> bool:

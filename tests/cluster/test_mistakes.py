@@ -52,7 +52,7 @@ def test_the_api_server_or_a_webhook_refuses(
     plane: ControlPlane, manifests: list[dict[str, Any]], mistake: Mistake
 ) -> None:
     with pytest.raises(Refused) as refused:
-        plane.client.apply(mistake.made_in(mistake.chosen_from(manifests)), dry_run=True)
+        plane.client.apply(mistake.made_apart_from(mistake.chosen_from(manifests)), dry_run=True)
     assert mistake.is_said_in(refused.value.message)
     by_webhook = "admission webhook" in refused.value.message
     assert by_webhook == (mistake.caught_by is Tier.KEDA_WEBHOOK)
@@ -60,9 +60,8 @@ def test_the_api_server_or_a_webhook_refuses(
 
 @caught_by(Tier.POD_SECURITY)
 def test_pod_security_warns_of(plane: ControlPlane, manifests: list[dict[str, Any]], mistake: Mistake) -> None:
-    """Of a workload it warns; its pods it refuses. Jobs cannot change, so theirs is made under another name."""
-    wrong = mistake.made_in(mistake.chosen_from(manifests))
-    wrong["metadata"]["name"] += "-wrong"
+    """Of a workload it warns; its pods it refuses."""
+    wrong = mistake.made_apart_from(mistake.chosen_from(manifests))
     (warning,) = plane.client.apply(wrong, dry_run=True).warnings
     assert 'would violate PodSecurity "restricted:v1.36"' in warning
     assert mistake.is_said_in(warning)

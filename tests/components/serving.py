@@ -9,13 +9,12 @@ from typing import Any
 import kubernetes_validate
 import pulumi
 
-from planning.facts.node_images import NodeImage
 from planning.plan import TierPlan
 from tests.components.building import REGION
 from tests.harness import Recording, component_under_test, computed, kubernetes_objects
 
 BUCKET = "weights-1a2b3c4"
-NODE_IMAGE = "al2023@v20260714"
+NODE_IMAGE_LABEL = "al2023-v20260714-1.36"
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 POD_MONITOR = "kubernetes:monitoring.coreos.com/v1:PodMonitor"
 NETWORK_POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
@@ -38,7 +37,7 @@ def tier_recording(
         args = arguments(
             tier=tier,
             namespace="llm",
-            node_image=NodeImage.of(NODE_IMAGE),
+            node_image_label=NODE_IMAGE_LABEL,
             bucket=computed(BUCKET),
             region=REGION,
             api_key=api_key,

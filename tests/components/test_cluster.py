@@ -132,6 +132,15 @@ def test_secrets_are_encrypted_with_a_key_of_ours_that_rotates(private: Recordin
     assert eks(private).inputs["encryptionConfigKeyArn"] == key.outputs["arn"]
 
 
+def test_that_key_can_be_had_back_for_the_30_days_that_kms_allows_and_stands_in_no_destroys_way(
+    private: Recording,
+) -> None:
+    (key,) = private.of_type("aws:kms/key:Key")
+    assert key.inputs["deletionWindowInDays"] == 30
+    assert (key.protect, key.retain_on_delete) == (False, False)
+    assert key.urn in private.upstream(eks(private)), "destroyed after the cluster that needs it"
+
+
 def test_services_get_the_planned_block_so_that_eks_does_not_choose_one(private: Recording) -> None:
     assert eks(private).inputs["kubernetesServiceIpAddressRange"] == "172.20.0.0/16"
 

@@ -1,7 +1,7 @@
 """The third-party controllers: what is released, with which values, in which order.
 
-Values are held against the charts' defaults, of which three are of an older version than the pinned one. What the
-charts make of them is not proven here, nor that the load balancer controller's policy of v3.5.0 is enough for v3.6.0.
+Values are held against the charts' defaults, of which KEDA's are of an older version than the pinned one. What the
+charts make of them is not proven here, nor that what is left of the load balancer controller's policy is enough.
 """
 
 from __future__ import annotations
@@ -134,10 +134,13 @@ def test_its_rights_are_those_of_its_project_and_each_part_fits_one_policy(all_o
     actions = {action for one in statements for action in one["Action"]}
     assert {"elasticloadbalancing:CreateLoadBalancer", "elasticloadbalancing:CreateRule"} <= actions
     assert "*" not in actions
-    for delete in ("ec2:DeleteSecurityGroup", "elasticloadbalancing:DeleteLoadBalancer"):
+    of_its_own = ("LoadBalancer", "TargetGroup", "Listener", "Rule")
+    for delete in ("ec2:DeleteSecurityGroup", *(f"elasticloadbalancing:Delete{one}" for one in of_its_own)):
         (only,) = [one for one in statements if delete in one["Action"]]
         tag = only["Condition"]["StringEquals"]["aws:ResourceTag/elbv2.k8s.aws/cluster"]
         assert tag == "frugal-llm-dev", f"{delete}: only of what this cluster made"
+    (opens,) = [one for one in statements if one["Sid"] == "OpenGroupsToLoadBalancers"]
+    assert opens["Condition"] == {"StringEquals": {"aws:ResourceTag/karpenter.sh/discovery": "frugal-llm-dev"}}
     unused = ("cognito-idp", "shield", "waf-regional", "wafv2")
     assert not [action for action in actions if action.startswith(unused)], "all four are off"
     for one in statements:

@@ -89,7 +89,7 @@ def test_the_pod_goes_to_its_cpu_pool_and_tolerates_that_one_only(small: Recordi
     pod = pod_of(small, "small-engine")
     assert pod["nodeSelector"] == {
         "frugal-llm/pool": "cpu",
-        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/node-image": "al2023-v20260714-1.36",
         "frugal-llm/capacity": "elastic",
     }
     assert pod["tolerations"] == [

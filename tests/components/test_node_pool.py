@@ -12,8 +12,8 @@ import yaml
 
 from components.node_pool import ServingNodePool, ServingNodePoolArgs
 from planning.facts.node_images import NodeImage
-from planning.plan import NodePoolPlan
-from tests.components.building import CLUSTER, CPU_POOL, GPU_POOL, TAGS, ZONES, stand_in
+from planning.plan import ExistingVpc, NetworkPlan, NodePoolPlan
+from tests.components.building import CLUSTER, CPU_POOL, GPU_POOL, NETWORK, TAGS, ZONES, stand_in
 from tests.harness import Recording, Resource, component_under_test
 
 AL2023 = "al2023@v20260714"
@@ -22,15 +22,16 @@ NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
 NODE_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 
 
-def pool(plan: NodePoolPlan, alias: str = AL2023) -> Recording:
+def pool(plan: NodePoolPlan, alias: str = AL2023, network: NetworkPlan = NETWORK) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> ServingNodePool:
         controller = stand_in("controller", opts)
         args = ServingNodePoolArgs(
             pool=plan,
-            zones=ZONES,
+            network=network,
             cluster_name=CLUSTER,
             node_role_name="nodes",
             image=NodeImage.of(alias),
+            image_label=NodeImage.of(alias).label("1.36"),
             tags=TAGS,
         )
         after = pulumi.ResourceOptions(depends_on=[controller])
@@ -113,12 +114,12 @@ def test_only_pods_of_the_pool_land_on_its_cpu_nodes(cpu: Recording) -> None:
 def test_pods_find_their_pool_and_the_device_plugin_its_gpus_by_label(gpu: Recording, cpu: Recording) -> None:
     assert node_pool(gpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
-        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/node-image": "al2023-v20260714-1.36",
         "nvidia.com/gpu.present": "true",
     }
     assert node_pool(cpu)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "cpu",
-        "frugal-llm/node-image": "al2023-v20260714",
+        "frugal-llm/node-image": "al2023-v20260714-1.36",
     }
 
 
@@ -155,6 +156,14 @@ def test_nodes_are_found_by_the_tag_of_the_cluster(gpu: Recording) -> None:
     assert node_class(gpu)["subnetSelectorTerms"] == terms
     assert node_class(gpu)["securityGroupSelectorTerms"] == terms
     assert node_class(gpu)["role"] == "nodes"
+
+
+def test_subnets_of_a_vpc_that_is_there_are_named_so_that_two_stacks_can_share_them() -> None:
+    # A tag has one value per subnet: a second stack's tag would take the first one's nodes their subnets.
+    existing = ExistingVpc("vpc-0123456789abcdef0", ("subnet-0000000a", "subnet-0000000b"), ())
+    found = node_class(pool(GPU_POOL, network=NetworkPlan("10.8.0.0/16", ZONES[:2], (), (), 0, (), existing)))
+    assert found["subnetSelectorTerms"] == [{"id": "subnet-0000000a"}, {"id": "subnet-0000000b"}]
+    assert found["securityGroupSelectorTerms"] == [{"tags": {"karpenter.sh/discovery": CLUSTER}}], "EKS' own group"
 
 
 def test_pods_cannot_take_the_credentials_of_the_node(gpu: Recording) -> None:
@@ -202,7 +211,7 @@ def test_bottlerocket_has_its_two_volumes_its_own_device_plugin_and_no_node_conf
     assert node_class(recording)["instanceStorePolicy"] == "RAID0"
     assert node_pool(recording)["template"]["metadata"]["labels"] == {
         "frugal-llm/pool": "gpu-1",
-        "frugal-llm/node-image": "bottlerocket-v1.62.1",
+        "frugal-llm/node-image": "bottlerocket-v1.62.1-1.36",
     }, "the label would draw a second device plugin, which offers every GPU twice"
 
 

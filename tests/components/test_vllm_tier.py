@@ -9,12 +9,11 @@ import pytest
 
 from components.serving_pod import EngineArgs
 from components.vllm_tier import VllmTier
-from planning.facts.node_images import NodeImage
 from tests.components.building import stand_in
 from tests.components.plans import FAST, QUALITY, SMALL
 from tests.components.serving import (
     BUCKET,
-    NODE_IMAGE,
+    NODE_IMAGE_LABEL,
     engine_of,
     environment,
     object_of,
@@ -104,7 +103,7 @@ def test_the_floor_is_fixed_and_never_on_spot_and_its_nodes_are_its_own(quality:
     """An elastic replica on the floor's node would leave its spot node empty and cost a second on-demand node."""
     floor = object_of(quality, "Deployment", "quality-floor")["spec"]
     assert floor["replicas"] == QUALITY.replicas.on_demand_floor == 1
-    shared = {"frugal-llm/pool": "gpu-4", "frugal-llm/node-image": "al2023-v20260714"}
+    shared = {"frugal-llm/pool": "gpu-4", "frugal-llm/node-image": "al2023-v20260714-1.36"}
     assert floor["template"]["spec"]["nodeSelector"] == {
         **shared,
         "frugal-llm/capacity": "floor",
@@ -304,7 +303,7 @@ def test_a_replica_leaves_a_node_that_spot_takes_back(quality: Recording) -> Non
 
 def test_a_new_node_image_is_a_new_template_so_a_ready_replica_comes_before_an_old_one_goes(quality: Recording) -> None:
     deployment = object_of(quality, "Deployment", "quality-engine")["spec"]
-    assert deployment["template"]["spec"]["nodeSelector"]["frugal-llm/node-image"] == "al2023-v20260714"
+    assert deployment["template"]["spec"]["nodeSelector"]["frugal-llm/node-image"] == "al2023-v20260714-1.36"
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
@@ -324,7 +323,7 @@ def test_pods_go_before_what_the_tier_depends_on() -> None:
         args = EngineArgs(
             tier=FAST,
             namespace="llm",
-            node_image=NodeImage.of(NODE_IMAGE),
+            node_image_label=NODE_IMAGE_LABEL,
             bucket=BUCKET,
             region="us-east-2",
             api_key=False,

@@ -1,7 +1,8 @@
 """A stub for what the emulators lack; whatever it does not know, it hands on to the emulator behind it.
 
-It answers Service Quotas, SSM's public AMI parameters, EKS cluster versions, IAM's policy simulation, cost allocation
-tags and Hugging Face's model API. Its answers have the shape that botocore parses; that AWS answers so is not proved.
+It answers Service Quotas, SSM's public AMI parameters, EKS cluster and add-on versions, IAM's policy simulation, cost
+allocation tags and Hugging Face's model API. Its answers have the shape that botocore parses; that AWS answers so is
+not proved.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
+
+from planning.facts.eks_versions import addon_versions
 
 ModelAccess = Literal["open", "accepted", "refused"]
 
@@ -38,6 +41,8 @@ class Account:
         }
     )
     """Minor version to status, end of standard and end of extended support."""
+    addons: Mapping[str, str] | None = None
+    """The only version that is offered of an EKS add-on, by name; None: every version that is pinned here."""
     linked_roles: tuple[str, ...] = (
         "spot.amazonaws.com",
         "eks.amazonaws.com",
@@ -56,6 +61,10 @@ class Account:
 
 
 _AMI = re.compile(r"/aws/service/(eks/optimized-ami|bottlerocket)/.*/image_id")
+
+
+#: EKS' operations by path.
+_EKS = {"/cluster-versions": "DescribeClusterVersions", "/addons/supported-versions": "DescribeAddonVersions"}
 
 
 def stub_server(account: Account, behind: str) -> ThreadingHTTPServer:
@@ -102,8 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         target = self.headers.get("X-Amz-Target")
         if target:
             return target.rpartition(".")[2], json.loads(self.body or b"{}")
-        if service == "eks" and urlsplit(self.path).path == "/cluster-versions":
-            return "DescribeClusterVersions", parse_qs(urlsplit(self.path).query)
+        path = urlsplit(self.path)
+        if service == "eks" and path.path in _EKS:
+            return _EKS[path.path], parse_qs(path.query)
         if service == "tagging":
             return "GetResources", {}
         form = parse_qs(self.body.decode("utf-8", "replace"))
@@ -126,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
                 )
             case "eks:DescribeClusterVersions":
                 return _json({"clusterVersions": [self._version(name) for name in self.account.cluster_versions]})
+            case "eks:DescribeAddonVersions":
+                return _json({"addons": self._addons(arguments["addonName"][0], arguments["kubernetesVersion"][0])})
             case "ce:ListCostAllocationTags":
                 active = "Active" if self.account.cost_tag_active else "Inactive"
                 tags = [{"TagKey": key, "Type": "UserDefined", "Status": active} for key in arguments["TagKeys"]]
@@ -152,6 +164,13 @@ class _Handler(BaseHTTPRequestHandler):
             "endOfStandardSupportDate": f"{standard}T00:00:00Z",
             "endOfExtendedSupportDate": f"{extended}T00:00:00Z",
         }
+
+    def _addons(self, name: str, kubernetes: str) -> list[dict[str, object]]:
+        offered = addon_versions(kubernetes) if self.account.addons is None else self.account.addons
+        if name not in offered:
+            return []
+        fits = [{"clusterVersion": kubernetes, "defaultVersion": True}]
+        return [{"addonName": name, "addonVersions": [{"addonVersion": offered[name], "compatibilities": fits}]}]
 
     def _simulation(self, actions: list[str]) -> str:
         members = "".join(

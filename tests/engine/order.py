@@ -8,7 +8,7 @@ when all that need not go before it is there, and as late, when nothing is left 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from offline.recording import Recording, Resource
@@ -20,38 +20,24 @@ class Destroy:
     """A recorded stack that exists, and what its graph lets be deleted when."""
 
     recording: Recording
-    edges: Mapping[str, frozenset[str]]
-    """What each resource requires directly, by URN."""
-
-    @classmethod
-    def of(cls, recording: Recording) -> Destroy:
-        """Take a stack as it was recorded."""
-        known = recording.by_urn
-        return cls(recording, {one.urn: frozenset(one.requires) & known.keys() for one in recording.resources})
+    cut: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """What a resource is taken not to require although it does, by URN."""
 
     def without(self, firsts: Collection[Resource], seconds: Collection[Resource]) -> Destroy:
-        """Cut every way by which one of ``firsts`` requires one of ``seconds``."""
-        targets = {one.urn for one in seconds}
-        cut = {
-            one.urn: frozenset(
-                urn
-                for urn in self.edges[one.urn]
-                if urn not in targets and not targets & self.recording.upstream(self.recording.by_urn[urn])
-            )
-            for one in firsts
-        }
-        return Destroy(self.recording, {**self.edges, **cut})
+        """Let no one of ``firsts`` require one of ``seconds``; what else each requires, and what requires it, stays."""
+        targets = frozenset(one.urn for one in seconds)
+        return Destroy(self.recording, {one.urn: targets for one in firsts})
 
-    def refusals(self) -> Iterator[str]:
-        """Say what the world refuses in some order that the graph allows."""
-        for one in self.recording.resources:
+    def refusals(self, of: Collection[Resource] | None = None) -> Iterator[str]:
+        """Say which deletions, all or those ``of`` some resources, the world refuses in an order the graph allows."""
+        for one in self.recording.resources if of is None else of:
             if not _exists(one):
                 continue
             early = [each for each in self.recording.resources if one.urn not in self._upstream[each.urn]]
             late = [each for each in self.recording.resources if each is one or each.urn in self._upstream[one.urn]]
             for state in (early, late):
                 try:
-                    _holding(state).delete(one.urn, one.id)
+                    self._holding(state).delete(one.urn, one.id)
                 except Refused as refused:
                     yield str(refused)
 
@@ -67,9 +53,16 @@ class Destroy:
     def _upstream(self) -> Mapping[str, frozenset[str]]:
         closures: dict[str, frozenset[str]] = {}
         for one in self.recording.resources:  # in dependency order
-            direct = self.edges[one.urn]
-            closures[one.urn] = direct.union(*(closures[urn] for urn in direct))
+            direct = frozenset(one.requires) & self.recording.by_urn.keys()
+            closures[one.urn] = direct.union(*(closures[urn] for urn in direct)) - self.cut.get(one.urn, frozenset())
         return closures
+
+    def _holding(self, resources: Collection[Resource]) -> World:
+        world = World(_thing(one) for one in self.recording.resources if _exists(one))
+        for one in resources:
+            if _exists(one):
+                world.put(_thing(one))
+        return world
 
 
 def built(recording: Recording) -> World:
@@ -78,14 +71,6 @@ def built(recording: Recording) -> World:
     for one in recording.resources:
         if _exists(one):
             world.create(_thing(one))
-    return world
-
-
-def _holding(resources: Collection[Resource]) -> World:
-    world = World()
-    for one in resources:
-        if _exists(one):
-            world.put(_thing(one))
     return world
 
 

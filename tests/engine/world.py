@@ -7,7 +7,8 @@ recalled from AWS' API references, not recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ REMOTE_CLUSTER: Final = "eks:index:Cluster"
 NODE_GROUP: Final = "aws:eks/nodeGroup:NodeGroup"
 ADDON: Final = "aws:eks/addon:Addon"
 ASSOCIATION: Final = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+ATTACHMENT: Final = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
 ACCESS_ENTRY: Final = "aws:eks/accessEntry:AccessEntry"
 RELEASE: Final = "kubernetes:helm.sh/v3:Release"
 NAMESPACE: Final = "kubernetes:core/v1:Namespace"
@@ -83,9 +85,14 @@ class Refused(Exception):
 class World:
     """What exists. Not safe for threads: callers take turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Iterable[Thing] = ()) -> None:
+        """``whole``: everything of a stack, of which the world holds a part."""
         self.things: dict[str, Thing] = {}
         """By URN and id: a replaced resource exists twice for a while."""
+        self._policies: defaultdict[object, set[str]] = defaultdict(set)
+        """The attachments that a role has when its stack is complete, by role."""
+        for thing in whole:
+            self._remember(thing)
 
     def create(self, thing: Thing) -> None:
         """Make something. Raises ``Refused`` when what it needs is not there."""
@@ -112,7 +119,12 @@ class World:
 
     def put(self, thing: Thing) -> None:
         """Have something there, whatever it needs."""
+        self._remember(thing)
         self.things[_key(thing.urn, thing.id)] = thing
+
+    def _remember(self, thing: Thing) -> None:
+        if thing.type == ATTACHMENT:
+            self._policies[thing.inputs.get("role")].add(thing.urn)
 
     def update(self, urn: str, id_: str, inputs: Mapping[str, Any]) -> None:
         """Change something's inputs. Raises ``Refused`` when it is not there."""
@@ -256,13 +268,9 @@ class World:
         roles = [one for one in self._all("aws:iam/role:Role") if arn.endswith(f"/{_name(one)}")]
         if not roles:
             return [f"the role of {account}"]
-        attached = [
-            one
-            for one in self._all("aws:iam/rolePolicyAttachment:RolePolicyAttachment")
-            if one.inputs.get("role") in {roles[0].id, _name(roles[0])}
-        ]
-        wanted = _POLICIES[account]
-        return [] if len(attached) >= wanted else [f"{wanted - len(attached)} policies of {account}"]
+        wanted = self._policies[roles[0].id] | self._policies[_name(roles[0])]
+        missing = wanted - {one.urn for one in self._all(ATTACHMENT)}
+        return [f"{len(missing)} policies of {account}"] if missing else []
 
     def _reach_cluster(self, thing: Thing) -> None:
         if not self._all(CLUSTER, REMOTE_CLUSTER):
@@ -286,8 +294,6 @@ class World:
 
 
 _MACHINES: Final = (NODE_GROUP, NODE_POOL, NODE_CLASS)
-_POLICIES: Final = {"karpenter": 6, "aws-load-balancer-controller": 1}
-"""How many a controller's role has: Karpenter's own template has six, the other controller one."""
 
 
 def _key(urn: str, id_: str) -> str:

@@ -48,6 +48,20 @@ def test_a_release_that_came_before_the_kubernetes_version_has_no_image_for_it()
     assert not NodeImage.of("al2023@v20260903").lacks("1.36"), "a release that was not read is not known to lack it"
 
 
+def test_a_bottlerocket_release_of_which_one_image_was_seen_is_not_known_to_lack_the_others() -> None:
+    """AWS publishes no list of a release's images and drivers."""
+    image = NodeImage.of("bottlerocket@v1.62.1")
+    assert image.driver("1.36") == "580.159.03"
+    assert image.driver("1.35") is None
+    assert not image.lacks("1.35")
+
+
+def test_a_release_is_another_image_for_another_kubernetes_version() -> None:
+    """Karpenter resolves an alias for the cluster's minor version, so an upgrade alone makes every node drift."""
+    image = NodeImage.of("al2023@v20260714")
+    assert (image.label("1.35"), image.label("1.36")) == ("al2023-v20260714-1.35", "al2023-v20260714-1.36")
+
+
 def test_the_newest_image_that_was_read_is_the_way_out() -> None:
     newest = [newest_image(family, "1.36") for family in ("al2023", "bottlerocket")]
     assert [image and image.alias for image in newest] == ["al2023@v20260714", "bottlerocket@v1.62.1"]

@@ -78,26 +78,17 @@ def test_a_public_load_balancer_has_an_address_in_every_zone_and_answers_leave_a
     assert month["answers to the internet"] == 9.00
 
 
-@pytest.mark.parametrize(
-    ("today", "standard_hours"),
-    [
-        (date(2026, 11, 22), 730),
-        (date(2027, 7, 23), 240),  # ten days before 2027-08-02
-        (date(2027, 8, 2), 0),
-        (date(2028, 1, 1), 0),
-    ],
-)
-def test_hours_after_the_end_of_standard_support_cost_sixty_cents(today: date, standard_hours: int) -> None:
-    month = items(usage(today=today))
-    assert month.get("EKS control plane", 0.0) == pytest.approx(standard_hours * 0.10)
-    assert month.get("EKS extended support", 0.0) == pytest.approx((730 - standard_hours) * 0.60)
-
-
-def test_the_end_of_standard_support_is_announced_three_months_before() -> None:
+def test_the_end_of_standard_support_is_announced_three_months_before_as_an_upgrade_and_not_as_a_price() -> None:
+    # Amazon EKS API Reference, UpgradePolicyRequest: STANDARD is upgraded at the end of standard support.
     assert support_warnings(None) == support_warnings(date(2027, 5, 1)) == ()
-    (soon,) = support_warnings(date(2027, 5, 5))
-    assert "Kubernetes 1.36 ends on 2027-08-02" in soon
-    assert "ended on 2027-08-02" in support_warnings(date(2027, 9, 1))[0]
+    assert support_warnings(date(2027, 5, 5)) == (
+        "standard support of Kubernetes 1.36 ends on 2027-08-02: on that day EKS upgrades the control plane by itself, "
+        "without the program; raise cluster.kubernetesVersion before",
+    )
+    assert support_warnings(date(2027, 8, 2)) == (
+        "standard support of Kubernetes 1.36 ended on 2027-08-02: EKS upgrades the control plane by itself since, "
+        "without the program; raise cluster.kubernetesVersion to what the cluster has now: EKS takes no lower one",
+    )
 
 
 def test_a_shared_kv_store_pays_for_storage_and_for_every_block_written() -> None:

@@ -122,8 +122,26 @@ def test_a_vpc_holds_as_many_nodes_as_its_private_subnets_have_addresses_for_two
     assert "hold 3,057 addresses; 31 nodes, which the stack may grow to, take up to 3,100" in found.limit
     largest = address_problem(network_plan(REGION, Network(vpcCidr="10.42.0.0/16")), 492)
     assert largest is not None
-    assert "no VPC is larger than a /16" in largest.way_out
-    assert address_problem(network_plan(REGION, Network.model_validate(OWN_VPC)), 10_000) is None, "sizes are not known"
+    assert "no block of a VPC is larger than a /16" in largest.way_out
+
+
+def test_a_vpc_that_is_there_holds_at_most_what_its_block_does_less_five_addresses_a_subnet() -> None:
+    def problem(vpc_cidr: str, nodes: int) -> str | None:
+        found = address_problem(network_plan(REGION, Network.model_validate({**OWN_VPC, "vpcCidr": vpc_cidr})), nodes)
+        return str(found) if found else None
+
+    # 1,024 - 2 subnets x 5 = 1,014: ten nodes of 100, which are 1,000, but not eleven.
+    assert problem("10.8.0.0/22", 10) is None
+    assert problem("10.8.0.0/22", 11) == (
+        "frugal-llm:network.vpcCidr is '10.8.0.0/22': the private subnets can hold at most 1,014 addresses; 11 nodes, "
+        "which the stack may grow to, take up to 1,100; bring subnets of a /21"
+    )
+
+
+def test_a_plan_that_does_not_fit_the_vpc_that_is_there_is_refused_before_the_first_resource() -> None:
+    network = {**OWN_VPC, "vpcCidr": "10.8.0.0/26"}
+    with pytest.raises(ConfigurationError, match=r"'10\.8\.0\.0/26': the private subnets can hold at most 54 "):
+        plan_config(REGION, {"tiers": [tier()], "network": network})
 
 
 def test_a_plan_whose_nodes_do_not_fit_its_vpc_is_refused_before_the_first_resource() -> None:

@@ -21,8 +21,10 @@ GGUF = {**TIER, "quantization": "gguf", "maxModelLen": 4096, "slo": {"ttftMs": 6
 GGUF["traffic"] = {"requestsPerDay": 100, "inputTokens": 600, "outputTokens": 150}
 
 
-def planned(alias: str, *tiers: dict[str, Any]) -> Plan:
-    return plan_config("us-east-1", {"tiers": list(tiers or (TIER,)), "capacity": {"amiAlias": alias}})[1]
+def planned(alias: str, *tiers: dict[str, Any], kubernetes: str = "1.36") -> Plan:
+    cluster = {"kubernetesVersion": kubernetes}
+    values = {"tiers": list(tiers or (TIER,)), "capacity": {"amiAlias": alias}, "cluster": cluster}
+    return plan_config("us-east-1", values)[1]
 
 
 def refusal(alias: str, **tier: object) -> str:
@@ -60,6 +62,13 @@ def test_a_release_nobody_was_seen_to_describe_earns_a_warning_that_names_the_fl
     (warning,) = (line for line in planned(alias).warnings if "amiAlias" in line)
     assert alias in warning
     assert "580 or newer" in warning
+
+
+def test_a_bottlerocket_release_seen_for_one_kubernetes_version_earns_a_warning_on_another() -> None:
+    """As the releases before and after it do, of which nothing was seen."""
+    for alias in ("bottlerocket@v1.60.0", "bottlerocket@v1.62.1", "bottlerocket@v1.63.0"):
+        (warning,) = (line for line in planned(alias, kubernetes="1.35").warnings if "amiAlias" in line)
+        assert "its NVIDIA driver is not known here" in warning
 
 
 @pytest.mark.parametrize("alias", ["al2023@v20260714", "bottlerocket@v1.62.1"])

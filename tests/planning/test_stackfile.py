@@ -102,6 +102,7 @@ def test_the_engine_gets_texts_as_they_are_and_everything_else_as_json(tmp_path:
         ("config:\n  tiers: []\n", "'tiers' has no namespace; write it as frugal-llm:tiers"),
         ("config:\n  aws:region: [a]\n", "aws:region holds a list"),
         ("config:\n  frugal-lm:budget: {}\n", "frugal-lm:budget: is not read: .* write frugal-llm:budget"),
+        ("config:\n  tiers: []\n  frugal-lm:budget: {}\n", "(?s)2 keys would not be read.*'tiers' has.*lm:budget: is"),
         ("config:\n  frugal_llm:tiers: []\n", "write frugal-llm:tiers"),
         ("config: {}\nbudget: {monthlyUsd: 1}\n", "does not read 'budget' .* into config: as frugal-llm:budget"),
         ("frugal-llm:budget: {monthlyUsd: 1}\n", "does not read 'frugal-llm:budget' .* move it into config:$"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 
 from components.names import STACK_TAG
 from tests.emulators import Account, Emulator, emulated_aws
@@ -35,6 +36,7 @@ def run(aws: Emulator, *arguments: str, **environment: str) -> subprocess.Comple
 
 def rows_of(ran: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
     assert ran.returncode in {0, 1}, ran.stderr
+    assert ran.stdout, ran.stderr
     return {row["check"]: row for row in json.loads(ran.stdout)["rows"]}
 
 
@@ -52,10 +54,18 @@ def test_a_gpu_quota_too_low_is_a_row_with_the_way_out_and_exit_code_1() -> None
     assert {row["verdict"] for check, row in rows.items() if check.startswith("quota: All")} == {"ok"}
 
 
+def test_an_addon_that_eks_no_longer_offers_is_a_row() -> None:
+    with emulated_aws(Account(addons={"coredns": "v1.99.0-eksbuild.1"})) as aws:
+        rows = rows_of(run(aws, "dev", "--json"))
+    assert rows["add-on: coredns"]["found"] == "not offered for 1.36; the default is v1.99.0-eksbuild.1"
+    assert rows["add-on: kube-proxy"]["found"] == "not offered for 1.36; the default is not known"
+
+
 def test_what_is_refused_is_named_and_no_secret_is_printed() -> None:
     refused = {
         "iam:SimulatePrincipalPolicy", "servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypeOfferings",
-        "eks:DescribeClusterVersions", "ssm:GetParameters", "iam:ListRoles", "ce:ListCostAllocationTags",
+        "eks:DescribeClusterVersions", "eks:DescribeAddonVersions", "ssm:GetParameters", "iam:ListRoles",
+        "ce:ListCostAllocationTags",
     }  # fmt: skip
     models: dict[str, ModelAccess] = {"RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8": "accepted"}
     with emulated_aws(Account(denied=frozenset(refused), models=models)) as aws:
@@ -80,6 +90,41 @@ def aws() -> Iterator[Emulator]:
 def client(aws: Emulator, service: str) -> Any:
     session: Any = boto3.session.Session("emulated", "emulated", region_name="us-east-2")
     return session.client(service, endpoint_url=aws.endpoint)
+
+
+def test_what_is_brought_along_is_looked_at_where_it_is(aws: Emulator, tmp_path: Path) -> None:
+    """Two private subnets behind an internet gateway only, and a control plane's role that EC2 assumes."""
+    ec2, iam, zones = client(aws, "ec2"), client(aws, "iam"), ["us-east-2a", "us-east-2b"]
+    vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, AvailabilityZone=zone, CidrBlock=f"10.8.{16 * index}.0/20")["Subnet"]["SubnetId"]
+        for index, zone in enumerate(zones)
+    ]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(VpcId=vpc, InternetGatewayId=gateway)
+    of_vpc = [{"Name": "vpc-id", "Values": [vpc]}]
+    table = ec2.describe_route_tables(Filters=of_vpc)["RouteTables"][0]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    trust = {
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]
+    }
+    role = iam.create_role(RoleName="brought", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    key = client(aws, "kms").create_key()["KeyMetadata"]["Arn"]
+    network = {"vpcId": vpc, "vpcCidr": "10.8.0.0/16", "zones": zones, "privateSubnetIds": subnets[::-1]}
+    document = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())
+    document["config"]["frugal-llm:network"] = network
+    document["config"]["frugal-llm:cluster"] = {"roleArn": role, "nodeRoleArn": f"{role}-not", "secretsKeyArn": key}
+    stack = tmp_path / "Pulumi.dev.yaml"
+    stack.write_text(yaml.safe_dump(document))
+
+    rows = rows_of(run(aws, str(stack), "--json"))
+    first = rows[f"subnet {subnets[0]}"]
+    assert first["verdict"] == "fail"
+    assert first["found"].startswith("in us-east-2a; its route to 0.0.0.0/0 goes to an internet gateway")
+    assert rows["free addresses"]["verdict"] == "ok"
+    assert rows["role: cluster.roleArn"]["found"] == "its trust policy does not name eks.amazonaws.com"
+    assert rows["role: cluster.nodeRoleArn"]["found"] == "not there"
+    assert rows["key: cluster.secretsKeyArn"]["found"] == "Enabled, SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT"
 
 
 def test_nothing_is_left_where_nothing_was(aws: Emulator) -> None:

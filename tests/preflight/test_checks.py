@@ -16,11 +16,11 @@ from preflight.checks import account_of, arns_in, eks_version_row, identity_row,
 from preflight.hugging_face import ModelAccess
 from preflight.questions import Check, Stack, checks_of
 from preflight.rows import NotAnswered, Row, exit_code
-from preflight.wanted import VCPU_QUOTAS, ami_parameters, newest_alias, vcpu_class, vcpu_quotas
+from preflight.wanted import VCPU_QUOTAS, ami_parameters, newest_alias, vcpu_quota, vcpu_quotas
 from settings import Network
-from tests.preflight.accounts import Answer, GivenAws, everything_there, stack_of
+from tests.preflight.accounts import Answer, GivenAws, addon_versions, everything_there, stack_of
 
-GPU_ON_DEMAND = VCPU_QUOTAS["G and VT", "on-demand"]
+GPU_ON_DEMAND = VCPU_QUOTAS["G and VT"]["on-demand"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,10 @@ def test_the_peak_of_a_pool_counts_in_vcpus_of_its_class_on_spot_and_on_demand(p
     # g4dn.xlarge has 4 vCPUs and g7e.2xlarge 8 (Karpenter's instance types): 3 of each, at the limits of their pools.
     wanted = {each.quota.code: each for each in vcpu_quotas(prod.plan)}
     assert wanted["L-DB2E81BA"].amount == wanted["L-3819A6DF"].amount == 3 * 4 + 3 * 8
-    assert wanted["L-1216C47A"].amount == prod.plan.system_nodes.maximum * 2  # m7i.large: 2 vCPUs
+    # EKS User Guide: an update of a node group starts up to two nodes a zone beside those that are there.
+    system_nodes = prod.plan.system_nodes.count + 2 * 3
+    assert wanted["L-1216C47A"].amount == system_nodes * 2  # m7g.large: 2 vCPUs
+    assert wanted["L-1216C47A"].why == f"{system_nodes} x m7g.large of the system nodes while they are updated"
     assert "L-417A185B" not in wanted
 
 
@@ -97,7 +100,7 @@ def test_quotas_of_types_that_only_widen_the_choice_warn(prod: Stack) -> None:
     pool = prod.plan.node_pools[0]
     wide = replace(pool, instance_types=(*pool.instance_types, "p4d.24xlarge"))
     plan = replace(prod.plan, node_pools=(wide, *prod.plan.node_pools[1:]))
-    p_classes = {VCPU_QUOTAS["P", "spot"].code, VCPU_QUOTAS["P", "on-demand"].code}
+    p_classes = {quota.code for quota in VCPU_QUOTAS["P2 to P4"].values()}
     rows = rows_of(
         replace(prod, plan=plan),
         servicequotas_GetServiceQuota=lambda asked: {
@@ -111,12 +114,36 @@ def test_quotas_of_types_that_only_widen_the_choice_warn(prod: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("g6e.12xlarge", "G and VT"), ("gr6.4xlarge", "G and VT"), ("p5.48xlarge", "P"), ("c7g.large", "standard"),
-     ("im4gn.large", "standard"), ("inf2.xlarge", None), ("trn1.2xlarge", None), ("u7i-12tb.224xlarge", None)],
+    ("name", "on_demand", "spot"),
+    [("g6e.12xlarge", "L-DB2E81BA", "L-3819A6DF"), ("gr6.4xlarge", "L-DB2E81BA", "L-3819A6DF"),
+     ("p3.2xlarge", "L-417A185B", "L-7212CCBC"), ("p4de.24xlarge", "L-417A185B", "L-7212CCBC"),
+     ("p5.48xlarge", "L-417A185B", "L-C4BD4855"), ("p5en.48xlarge", "L-417A185B", "L-C4BD4855"),
+     ("c7g.large", "L-1216C47A", "L-34B43A08"), ("im4gn.large", "L-1216C47A", "L-34B43A08")],
 )  # fmt: skip
-def test_an_instance_type_counts_in_the_class_of_its_family(name: str, expected: str | None) -> None:
-    assert vcpu_class(name) == expected
+def test_an_instance_type_counts_against_the_quotas_of_its_family(name: str, on_demand: str, spot: str) -> None:
+    """Codes: AWS' table of EC2 quotas. On demand P is one class, spot P5 has a quota of its own."""
+    found = [vcpu_quota(name, "on-demand"), vcpu_quota(name, "spot")]
+    assert [quota.code for quota in found if quota] == [on_demand, spot]
+
+
+@pytest.mark.parametrize("name", ["inf2.xlarge", "trn1.2xlarge", "u7i-12tb.224xlarge"])
+def test_a_type_that_no_plan_has_counts_against_none(name: str) -> None:
+    assert vcpu_quota(name, "on-demand") is vcpu_quota(name, "spot") is None
+
+
+def test_a_pool_of_p4_and_p5_needs_both_spot_quotas_and_that_of_p6_is_not_known(prod: Stack) -> None:
+    pool = replace(prod.plan.node_pools[0], instance_types=("p4d.24xlarge", "p5.4xlarge", "p6-b200.48xlarge"))
+    rows = rows_of(replace(prod, plan=replace(prod.plan, node_pools=(pool,))))
+
+    def wanted(name: str) -> str:
+        return named(rows, f"quota: {name}").wanted
+
+    # 96, 16 and 192 vCPUs (Karpenter's instance types), three nodes each.
+    assert wanted("All P4, P3 and P2 Spot Instance Requests").startswith("288 vCPUs: 3 x p4d.24xlarge")
+    assert wanted("All P5 Spot Instance Requests").startswith("48 vCPUs: 3 x p5.4xlarge")
+    assert wanted("Running On-Demand P instances").startswith("288 vCPUs: 3 x p4d.24xlarge of pool fast")
+    p6 = named(rows, "quota: P6 Spot Instance Requests")
+    assert (p6.verdict, p6.fix) == ("unknown", "look in Service Quotas")
 
 
 def test_a_zone_without_the_gpu_fails_and_names_the_zones_that_have_it(prod: Stack) -> None:
@@ -149,18 +176,35 @@ def test_a_type_that_some_zones_lack_is_named_where_it_is(prod: Stack) -> None:
     assert row.found.startswith(f"all in {zones[0]}; {zones[1]}: {types[1]}")
 
 
-def test_a_kubernetes_version_out_of_support_fails_and_an_extended_one_tells_its_price(prod: Stack) -> None:
+def test_from_the_end_of_standard_support_on_a_kubernetes_version_fails(prod: Stack) -> None:
+    """With the upgrade policy STANDARD nobody pays for extended support: EKS upgrades the control plane by itself."""
+
     def row_on(day: date) -> Row:
         return named(rows_of(replace(prod, today=day)), "EKS version")
 
-    assert row_on(date(2027, 8, 1)).verdict == "ok"
-    extended = row_on(date(2027, 8, 2))
-    assert (extended.verdict, extended.wanted) == ("warn", "1.36 in standard support ($0.10/h, $73 a month)")
-    assert extended.found.startswith("extended support at $0.60/h, $438 a month: standard support to 2027-08-02")
-    out = row_on(date(2028, 8, 2))
-    assert (out.verdict, out.found.partition(":")[0]) == ("fail", "out of support")
-    missing = eks_version_row("1.29", None, ["1.35", "1.36"], date(2026, 11, 26), (0.1, 0.6), "as EKS says")
+    last = row_on(date(2027, 8, 1))
+    assert (last.verdict, last.wanted) == ("ok", "1.36 in standard support ($0.10/h, $73 a month)")
+    ended = row_on(date(2027, 8, 2))
+    assert (ended.verdict, ended.fix) == ("fail", "raise cluster.kubernetesVersion")
+    assert ended.found.startswith("standard support ended on 2027-08-02, so EKS upgrades the control plane by itself")
+    missing = eks_version_row("1.29", None, ["1.35", "1.36"], date(2026, 11, 26), 0.1, "as EKS says")
     assert (missing.verdict, missing.found) == ("fail", "1.29 is not offered; offered are 1.35, 1.36 (as EKS says)")
+
+
+def test_the_kubernetes_version_that_is_checked_is_the_stacks_own() -> None:
+    stack = stack_of("prod", cluster={"kubernetesVersion": "1.35"})
+    rows = rows_of(replace(stack, today=date(2027, 4, 1)))
+    assert named(rows, "EKS version").verdict == "fail"
+    assert named(rows, "EKS version").found.startswith("standard support ended on 2027-03-27")
+    asked: set[str] = set()
+
+    def parameters(arguments: Any) -> dict[str, Any]:
+        asked.update(arguments["Names"])
+        return {"Parameters": []}
+
+    rows_of(stack, ssm_GetParameters=parameters)
+    assert asked
+    assert all(name.startswith("/aws/service/eks/optimized-ami/1.35/") for name in asked)
 
 
 def test_a_version_that_eks_lists_as_unsupported_is_not_offered(prod: Stack) -> None:
@@ -180,12 +224,30 @@ def test_without_the_permission_the_calendar_kept_here_judges_the_kubernetes_ver
     assert "eks:DescribeClusterVersions" in row.found
 
 
+def test_an_addon_version_that_eks_does_not_offer_fails_and_names_the_default(prod: Stack) -> None:
+    pinned = prod.plan.cluster.addon_versions
+
+    def offered(asked: Any) -> Any:
+        assert asked["kubernetesVersion"] == "1.36"
+        name = asked["addonName"]
+        version = "v1.99.0-eksbuild.1" if name == "coredns" else pinned[name]
+        return addon_versions(name, version, "1.35" if name == "vpc-cni" else "1.36")
+
+    rows = rows_of(prod, eks_DescribeAddonVersions=offered)
+    dns = named(rows, "add-on: coredns")
+    assert (dns.verdict, dns.wanted) == ("fail", pinned["coredns"])
+    assert dns.found == "not offered for 1.36; the default is v1.99.0-eksbuild.1"
+    assert dns.fix == "pin v1.99.0-eksbuild.1 in planning/facts/data/eks_addons.csv, with its source"
+    assert named(rows, "add-on: vpc-cni").verdict == "fail", "offered for another Kubernetes version only"
+    assert f"kube-proxy {pinned['kube-proxy']}" in named(rows, "add-ons").found
+
+
 def test_ami_parameters_are_those_that_karpenter_asks_for(prod: Stack) -> None:
     # Paths read in aws/karpenter-provider-aws v1.14.1, pkg/providers/amifamily.
-    (al2023,) = ami_parameters(prod.plan, "al2023@v20260903", "1.36")
+    (al2023,) = ami_parameters(prod.plan, "al2023@v20260903")
     place = "/aws/service/eks/optimized-ami/1.36/amazon-linux-2023/x86_64/nvidia"
     assert al2023.pinned == f"{place}/amazon-eks-node-al2023-x86_64-nvidia-1.36-v20260903/image_id"
-    (bottlerocket,) = ami_parameters(prod.plan, "bottlerocket@v1.55.0", "1.36")
+    (bottlerocket,) = ami_parameters(prod.plan, "bottlerocket@v1.55.0")
     assert bottlerocket.pinned == "/aws/service/bottlerocket/aws-k8s-1.36-nvidia/x86_64/1.55.0/image_id"
     assert newest_alias("al2023", "1.34.6-20260420") == "al2023@v20260420"
     assert newest_alias("bottlerocket", "1.55.0-d93bb1b1") == "bottlerocket@1.55.0"
