@@ -142,6 +142,9 @@ class World:
         if reasons:
             raise Refused(f"cannot delete {thing.type} {thing.name}: {'; '.join(reasons)}")
         del self.things[_key(urn, id_)]
+        if thing.type == "aws:iam/role:Role":
+            for role in (thing.id, _name(thing)):
+                self._policies.pop(role, None)
 
     # What stands against a deletion -----------------------------------------------------------------------------
 
