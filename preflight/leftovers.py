@@ -308,9 +308,14 @@ def show(left: Left, stack: str, region: str) -> None:
         console.print(table)
     total = sum(thing.usd_per_month or 0 for thing in left.things)
     count = len(left.things)
-    said = f"{count} left, ${total:,.2f} a month and what is billed by use" if count else "nothing is left"
+    if count:
+        said = f"{count} left, ${total:,.2f} a month and what is billed by use"
+    elif left.not_looked_at:
+        said = "nothing was found, but not everything could be looked at,"
+    else:
+        said = "nothing is left"
     console.print(Text(f"{said} of stack {stack} in {region}"))
-    for reason in left.not_looked_at:
+    for reason in dict.fromkeys(left.not_looked_at):
         console.print(Text(f"not looked at: {reason}"))
 
 
