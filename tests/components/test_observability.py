@@ -317,17 +317,18 @@ def test_every_recorded_series_that_is_used_is_recorded() -> None:
 
 # Cost ----------------------------------------------------------------------------------------------------------------
 
+# Prices whose sums are exact whatever their order, in which Prometheus does not promise to add.
 OFFERED = replace(
-    FAST, offerings=(PoolMember("g6.xlarge", "L4", 0.3, 0.8), PoolMember("g6e.xlarge", "L40S", None, 1.9))
+    FAST, offerings=(PoolMember("g6.xlarge", "L4", 0.25, 0.75), PoolMember("g6e.xlarge", "L40S", None, 2.0))
 )
 
 
 def test_every_type_of_a_pool_has_its_prices_once_and_an_unknown_spot_price_is_no_price() -> None:
     prices = [rule for rule in cost_rules([OFFERED, replace(OFFERED, name="other")]) if rule["record"] == PRICE]
     assert [(*rule["labels"].values(), rule["expr"]) for rule in prices] == [
-        ("g6.xlarge", "on-demand", "vector(0.8)"),
-        ("g6.xlarge", "spot", "vector(0.3)"),
-        ("g6e.xlarge", "on-demand", "vector(1.9)"),
+        ("g6.xlarge", "on-demand", "vector(0.75)"),
+        ("g6.xlarge", "spot", "vector(0.25)"),
+        ("g6e.xlarge", "on-demand", "vector(2)"),
     ]
 
 
@@ -362,10 +363,10 @@ def test_a_pool_costs_what_its_nodes_cost_at_the_plans_prices(tmp_path: Path) ->
     (tmp_path / "rules.yaml").write_text(
         yaml.safe_dump({"groups": [{"name": "cost", "interval": "30s", "rules": cost_rules([OFFERED])}]})
     )
-    # Two at 0.3 and one at 1.9; the system node is no pool's.
+    # Two at 0.25 and one at 2; the system node is no pool's.
     samples = [
         {"labels": f'{POOL_USD}{{pool="fast"}}', "value": 2.5},
-        {"labels": f'{POOL_USD}{{pool="other"}}', "value": 0.8},
+        {"labels": f'{POOL_USD}{{pool="other"}}', "value": 0.75},
     ]
     test = {
         "interval": "30s",

@@ -70,7 +70,10 @@ def test_a_version_that_runs_has_all_six_add_ons_and_a_kube_proxy_of_its_own_min
 
 def test_a_version_without_quotes_is_a_number_and_told_how_to_be_written() -> None:
     (problem,) = read(REGION, {"tiers": [tier()], "cluster": {"kubernetesVersion": 1.36}}).problems
-    assert str(problem) == 'frugal-llm:cluster.kubernetesVersion is 1.36: must be text; write "1.36"'
+    assert str(problem) == (
+        "frugal-llm:cluster.kubernetesVersion is 1.36: must be text; a minor version in quotes, for example "
+        '"1.36": without them YAML reads 1.40 as 1.4'
+    )
 
 
 @pytest.mark.parametrize("today", [date(2027, 3, 20), date(2027, 4, 1), date(2028, 4, 1)])
