@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -223,9 +222,3 @@ def _warnings(response: requests.Response) -> Iterator[str]:
             return
         yield text
         rest = quoted[end:].lstrip(", ")
-
-
-def stopwatch() -> Callable[[], float]:
-    """Start a watch; each call gives the seconds since."""
-    started = time.monotonic()
-    return lambda: time.monotonic() - started

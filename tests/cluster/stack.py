@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import yaml
 
-from components.names import POOL_LABEL, SYSTEM_POOL
 from offline.manifests import HelmRelease, KubernetesObject, helm_releases, kubernetes_objects
 from offline.recording import Recording
 from tests.cluster.client import Applied, Client, Object, wait_for_definitions
@@ -77,21 +76,6 @@ def define(client: Client, *groups: str) -> None:
 def define_picker(client: Client) -> None:
     """Apply the definitions that an endpoint picker watches; the stack gives it a selector and makes none of them."""
     define(client, *_PICKER_GROUPS)
-
-
-def system_node(client: Client, zone: str, *, cpu: int = 64, memory_gib: int = 256) -> None:
-    """Add a node of the system node group, large enough for all controllers of a test."""
-    room = {"cpu": str(cpu), "memory": f"{memory_gib}Gi", "pods": "110", "ephemeral-storage": "200Gi"}
-    labels = {
-        POOL_LABEL: SYSTEM_POOL,
-        "topology.kubernetes.io/zone": zone,
-        "kubernetes.io/arch": "amd64",
-        "kubernetes.io/os": "linux",
-    }
-    client.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"system-{zone}", "labels": labels}})
-    client.patch(
-        "v1", "Node", f"system-{zone}", None, {"status": {"capacity": room, "allocatable": room}}, part="status"
-    )
 
 
 def _chart(release: HelmRelease) -> str:
