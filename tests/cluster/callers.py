@@ -81,12 +81,12 @@ async def send(session: aiohttp.ClientSession, url: str, request: Request) -> Ou
     await asyncio.sleep(request.after_s)
     sent, first, seen = time.monotonic(), None, b""
     status: int | None = None
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = {}
     error = ""
     try:
         async with asyncio.timeout(request.patience_s):
             async with session.post(url + _PATH, json=request.body, headers=dict(request.headers)) as response:
-                status, headers = response.status, dict(response.headers)
+                status, headers = response.status, response.headers
                 async for part in response.content.iter_any():
                     first = first or time.monotonic()
                     seen += part

@@ -2,8 +2,8 @@
 
 It follows the pod as the API server has it: native sidecars first, probes at their periods and with their thresholds,
 ``preStop`` sleeps, SIGTERM, the grace period, then SIGKILL; sidecars end after the containers they serve. It pulls no
-image, mounts nothing but ConfigMaps, enforces no resources and restarts nothing: a container that ends by itself is an
-error of the test. What a container's command is on this machine, the caller says.
+image, mounts nothing but ConfigMaps and enforces no resources. A container that ends by itself is an error of the test;
+one that a test kills is started again. What a container's command is on this machine, the caller says.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class _Pod:
     thread: threading.Thread | None = None
     deleted: threading.Event = field(default_factory=threading.Event)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    killed: dict[str, float] = field(default_factory=dict)
+    """When each container that a test has killed is started again, by the monotonic clock."""
 
 
 class Kubelet:
@@ -97,14 +99,18 @@ class Kubelet:
         """Raise when a container ended by itself or the kubelet could not do its work."""
         assert not self._failures, "\n".join(self._failures)
 
-    def address(self, name: str) -> str:
-        """Give the address of the pod of this name."""
-        return next(pod.address for pod in self._pods.values() if pod.object["metadata"]["name"] == name)
+    def process(self, name: str, container: str) -> int:
+        """Give the process of a pod's container, by its number."""
+        return self._named(name).processes[container].pid
 
-    def process_id(self, name: str, container: str) -> int:
-        """Give the process of a pod's container."""
-        pods = (pod for pod in self._pods.values() if pod.object["metadata"]["name"] == name)
-        return next(pods).processes[container].pid
+    def kill(self, name: str, container: str, *, down_s: float) -> None:
+        """Kill a pod's container, and start it again after a while."""
+        pod = self._named(name)
+        pod.killed[container] = time.monotonic() + down_s
+        pod.processes[container].kill()
+
+    def _named(self, name: str) -> _Pod:
+        return next(pod for pod in self._pods.values() if pod.object["metadata"]["name"] == name)
 
     def lose(self, node: str) -> None:
         """Take a node away, as EC2 does in the end: whatever runs on it is gone at once."""
@@ -165,6 +171,7 @@ class Kubelet:
         probes = [_Probe.of(one, pod.address) for one in (*sidecars, *spec["containers"])]
         was_ready = False
         while not pod.deleted.wait(_LOOK_S):
+            self._restart(pod)
             self._notice_ends(pod)
             ready = all(tuple(probe.holds() for probe in probes))  # each at its own time, whatever the others say
             if ready != was_ready:
@@ -176,13 +183,20 @@ class Kubelet:
 
     def _start(self, pod: _Pod, container: Mapping[str, Any]) -> None:
         directory = self._directory / pod.object["metadata"]["name"] / container["name"]
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self._mount(pod, container, directory)
         command, environment = self._runtime(Container(pod.object, container, pod.address, directory))
-        with (directory / "log").open("wb") as log:
+        with (directory / "log").open("ab") as log:
             pod.processes[container["name"]] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environment)
             )
+
+    def _restart(self, pod: _Pod) -> None:
+        for name, due in list(pod.killed.items()):
+            if time.monotonic() >= due:
+                containers = (*(pod.object["spec"].get("initContainers") or ()), *pod.object["spec"]["containers"])
+                self._start(pod, next(one for one in containers if one["name"] == name))
+                del pod.killed[name]
 
     def _mount(self, pod: _Pod, container: Mapping[str, Any], directory: Path) -> None:
         volumes = {one["name"]: one for one in pod.object["spec"].get("volumes") or ()}
@@ -191,13 +205,13 @@ class Kubelet:
                 config = self._new_client().get("v1", "ConfigMap", source["name"], self._namespace)
                 assert config is not None, f"no ConfigMap {source['name']}"
                 target = directory / mount["mountPath"].lstrip("/")
-                target.mkdir(parents=True)
+                target.mkdir(parents=True, exist_ok=True)
                 for name, text in config["data"].items():
                     (target / name).write_text(text, encoding="utf-8")
 
     def _notice_ends(self, pod: _Pod) -> None:
         for name, process in pod.processes.items():
-            if process.poll() is not None and not pod.deleted.is_set():
+            if process.poll() is not None and name not in pod.killed and not pod.deleted.is_set():
                 log = self._directory / pod.object["metadata"]["name"] / name / "log"
                 tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{tail}")

@@ -12,12 +12,14 @@ import copy
 import itertools
 import os
 import sysconfig
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import requests
 import yaml
 
 from components.names import (
@@ -31,6 +33,8 @@ from components.names import (
 )
 from components.router_config import ENVOY_CONFIG_KEY, PICKER_CONFIG_DIRECTORY, PICKER_CONFIG_KEY
 from offline.recording import Recording
+from planning.stackfile import read_stack, stack_path
+from settings import NAMESPACE
 from tests import harness
 from tests.cluster.build import Tools
 from tests.cluster.client import Client, Object, is_true
@@ -49,6 +53,8 @@ _PAUSED: Final = "autoscaling.keda.sh/paused-replicas"
 _ENVOY: Final = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
 _PYTHON: Final = Path(sysconfig.get_path("scripts")) / "python"
 _NODES_OF_A_POOL: Final = 5
+_SEEN_AGAIN_S: Final = 0.3
+"""How soon a load balancer hears that a router has come or goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +77,17 @@ class ServingStack:
     plane: ControlPlane
     kubelet: Kubelet
     prometheus: Prometheus
-    tiers: tuple[str, ...]
+    pickers: Mapping[str, Mapping[str, Any]]
+    """The picker's configuration of each tier, as the program emits it."""
     pace: Pace
-    _node_numbers: Iterable[int] = field(default_factory=itertools.count)
+    _here: _Here
+    _emitted: Mapping[tuple[str, str], Object]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Names of the tiers, in the order of the stack file."""
+        return tuple(self.pickers)
 
     @property
     def client(self) -> Client:
@@ -87,8 +101,7 @@ class ServingStack:
             self.kubelet.check()
             return self._ready(f"app.kubernetes.io/name={router_service(tier)}")
 
-        (pod,) = wait_until(ready, f"the router of {tier} is ready", seconds=60)
-        return f"http://{pod['status']['podIP']}:{ROUTER_PORT}"
+        return _url(wait_until(ready, f"the router of {tier} is ready", seconds=60)[0])
 
     def router_pod(self, tier: str) -> str:
         """Give the name of a tier's router pod."""
@@ -108,6 +121,37 @@ class ServingStack:
         deployment = self.client.get(*DEPLOYMENT, engine_deployment(tier), SERVING_NAMESPACE)
         assert deployment is not None
         return int(deployment["spec"]["replicas"])
+
+    def planned_concurrency(self, tier: str) -> float:
+        """Give the requests at once that the autoscaler is told one replica is for."""
+        scaled = self.client.get(*SCALED_OBJECT, engine_deployment(tier), SERVING_NAMESPACE)
+        assert scaled is not None
+        (running,) = (one for one in scaled["spec"]["triggers"] if one["name"] == "running")
+        return float(running["metadata"]["threshold"])
+
+    def held(self, tier: str) -> int:
+        """Give how many requests the tier's router holds at this moment."""
+        (pod,) = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
+        (port,) = (one for one in pod["spec"]["containers"][0]["ports"] if one["name"] == "metrics")
+        text = requests.get(f"http://{pod['status']['podIP']}:{port['containerPort']}/metrics", timeout=5).text
+        queues = [one for one in text.splitlines() if one.startswith("inference_extension_flow_control_queue_size{")]
+        return sum(int(float(line.split()[-1])) for line in queues)
+
+    def most_held(self, tier: str) -> int:
+        """Give how many requests the tier's router may hold."""
+        return int(self.pickers[tier]["flowControl"]["maxRequests"])
+
+    def queue_threshold(self, tier: str) -> int:
+        """Give how many requests that wait in a replica make it count as full."""
+        plugins = {one["type"]: one.get("parameters") for one in self.pickers[tier]["plugins"]}
+        return int(plugins["utilization-detector"]["queueDepthThreshold"])
+
+    def slots(self, tier: str) -> int:
+        """Give how many requests a replica of vLLM works on at once."""
+        deployment = self.client.get(*DEPLOYMENT, engine_deployment(tier), SERVING_NAMESPACE)
+        assert deployment is not None
+        arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        return next(int(one.partition("=")[2]) for one in arguments if one.startswith("--max-num-seqs="))
 
     def wait_asleep(self, tier: str, *, seconds: float = 90) -> None:
         """Wait until nothing of the tier runs."""
@@ -131,16 +175,70 @@ class ServingStack:
         change = {"metadata": {"annotations": {_PAUSED: None if replicas is None else str(replicas)}}}
         self.client.patch(*SCALED_OBJECT, engine_deployment(tier), SERVING_NAMESPACE, change)
 
-    def drain(self, node: str) -> None:
+    def drain(self, name: str) -> Object:
         """Do what Karpenter does to a node that EC2 takes back: nobody new comes, and whoever is there is evicted."""
-        self.client.patch("v1", "Node", node, None, {"spec": {"unschedulable": True}})
-        for pod in self.client.objects("v1", "Pod", SERVING_NAMESPACE, fields=f"spec.nodeName={node}"):
+        node = self.client.patch("v1", "Node", name, None, {"spec": {"unschedulable": True}})
+        for pod in self.client.objects("v1", "Pod", SERVING_NAMESPACE, fields=f"spec.nodeName={name}"):
             self.client.evict(pod["metadata"]["name"], SERVING_NAMESPACE)
+        return node
 
-    def lose(self, node: str) -> None:
+    def has_ended(self, pod: Object) -> bool:
+        """Say whether a pod is gone."""
+        self.kubelet.check()
+        metadata = pod["metadata"]
+        found = self.client.get("v1", "Pod", metadata["name"], SERVING_NAMESPACE)
+        return found is None or found["metadata"]["uid"] != metadata["uid"]
+
+    def lose(self, node: Object) -> None:
         """Take a node away with all that still runs there."""
-        self.kubelet.lose(node)
-        self.client.delete("v1", "Node", node)
+        self.kubelet.lose(node["metadata"]["name"])
+        self.client.delete("v1", "Node", node["metadata"]["name"])
+
+    def bring_node(self, *, like: Object) -> None:
+        """Bring another node as the one that was lost."""
+        name = f"{like['metadata']['name'].partition('-again')[0]}-again{next(self._numbers)}"
+        labels = {**like["metadata"]["labels"], "kubernetes.io/hostname": name}
+        _bring_node(self.client, name, labels, like["status"]["capacity"])
+
+    def update(self, recording: Recording) -> None:
+        """Bring the tiers to what another recording says, all at once, and wait until they are there.
+
+        Pulumi gives an immutable ConfigMap that has changed another name; so does this.
+        """
+        renamed: dict[str, str] = {}
+        updated: list[str] = []
+        for manifest in _of_tiers(harness.kubernetes_objects(recording)):
+            name, new = manifest["metadata"]["name"], copy.deepcopy(manifest)
+            same = manifest == self._emitted[manifest["kind"], name]
+            if manifest["kind"] == "ConfigMap":
+                if not same:
+                    renamed[name] = new["metadata"]["name"] = f"{name}-{next(self._numbers)}"
+            else:
+                for volume in new["spec"]["template"]["spec"].get("volumes", ()):
+                    source = volume.get("configMap", {})
+                    same = same and source.get("name") not in renamed
+                    source["name"] = renamed.get(source.get("name"), source.get("name"))
+                if not same:
+                    updated.append(name)
+            if not same:
+                self.client.apply(self._here.changed(new) or new)
+        for name in updated:
+            self.client.wait_for(*DEPLOYMENT, name, SERVING_NAMESPACE, _rolled_out, "is rolled out", seconds=180)
+
+    def way_in(self, tier: str) -> Callable[[], str]:
+        """Give what finds the tier's router for each request, as a load balancer does: the one that is ready."""
+        found = self.router(tier)
+        seen = time.monotonic()
+
+        def url() -> str:
+            nonlocal found, seen
+            if time.monotonic() - seen > _SEEN_AGAIN_S:
+                ready = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
+                found = _url(ready[0]) if ready else found
+                seen = time.monotonic()
+            return found
+
+        return url
 
     def _ready(self, labels: str) -> list[Object]:
         pods = self.client.objects("v1", "Pod", SERVING_NAMESPACE, labels=labels)
@@ -162,22 +260,27 @@ def serving_stack(tools: Tools, directory: Path, recording: Recording, pace: Pac
 
 def _start(plane: ControlPlane, kubelet: Kubelet, recording: Recording, pace: Pace) -> ServingStack:
     manifests = harness.kubernetes_objects(recording)
-    tiers = tuple(one["metadata"]["name"].removesuffix("-router") for one in manifests if _is_router(one))
-    here = _Here(tiers, pace)
+    pickers = {
+        one["metadata"]["name"].partition("-router")[0]: yaml.safe_load(one["data"][PICKER_CONFIG_KEY])
+        for one in manifests
+        if one["kind"] == "ConfigMap" and PICKER_CONFIG_KEY in one["data"]
+    }
+    here = _Here(tuple(pickers), pace)
     changed = [manifest for one in manifests if (manifest := here.changed(one))]
     prometheus = start_prometheus(
         plane.processes, plane.tools["prometheus"] / "prometheus", plane.directory, kubelet.targets, changed
     )
     here.prometheus_url = prometheus.url
     apply_stack(plane.client, recording, {"keda": lambda: start_keda(plane)}, here.changed)
-    for tier in tiers:
+    for tier in pickers:
         plane.client.apply(endpoint_pool(tier, SERVING_NAMESPACE))
     for manifest in manifests:
         if manifest["kind"] == "Deployment":
             _bring_nodes(plane.client, manifest)
     kubelet.start()
-    stack = ServingStack(plane, kubelet, prometheus, tiers, pace)
-    for tier in tiers:
+    emitted = {(one["kind"], one["metadata"]["name"]): one for one in _of_tiers(manifests)}
+    stack = ServingStack(plane, kubelet, prometheus, pickers, pace, here, emitted)
+    for tier in pickers:
         stack.router(tier)
     return stack
 
@@ -259,6 +362,22 @@ class _Here:
         return manifest
 
 
+def _of_tiers(manifests: list[Object]) -> list[Object]:
+    """Give the Deployments of engines and routers, and the routers' ConfigMaps."""
+    keys = {ENVOY_CONFIG_KEY, PICKER_CONFIG_KEY}
+    return [one for one in manifests if one["kind"] == "Deployment" or keys & (one.get("data") or {}).keys()]
+
+
+def _url(router: Object) -> str:
+    return f"http://{router['status']['podIP']}:{ROUTER_PORT}"
+
+
+def _rolled_out(deployment: Object) -> bool:
+    wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
+    seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    return seen and all(status.get(key, 0) == wanted for key in ("replicas", "updatedReplicas", "availableReplicas"))
+
+
 def _is_router(manifest: Mapping[str, Any]) -> bool:
     return manifest["kind"] == "Deployment" and manifest["metadata"]["name"].endswith("-router")
 
@@ -312,6 +431,18 @@ def _bring_nodes(client: Client, deployment: Object) -> None:
         name = f"{pool}-{number}"
         labels = {**pod["nodeSelector"], "topology.kubernetes.io/zone": f"us-east-2{'ab'[number % 2]}"}
         labels["kubernetes.io/hostname"] = name
-        client.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
         room = {"cpu": "16", "memory": "256Gi", "ephemeral-storage": "1000Gi", "pods": "29", "nvidia.com/gpu": gpus}
-        client.patch("v1", "Node", name, None, {"status": {"capacity": room, "allocatable": room}}, part="status")
+        _bring_node(client, name, labels, room)
+
+
+def _bring_node(client: Client, name: str, labels: Mapping[str, str], room: Mapping[str, str]) -> None:
+    client.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+    client.patch("v1", "Node", name, None, {"status": {"capacity": room, "allocatable": room}}, part="status")
+
+
+def recorded(stack: str, **changes: Mapping[str, object]) -> Recording:
+    """Record a stack of the repository, some settings of whose tiers are ``changes``, by the tier's name."""
+    tiers: Any = read_stack(stack_path(stack, harness.ROOT)).config[f"{NAMESPACE}:tiers"]
+    return harness.record_with(
+        stack, preview=False, tiers=[{**tier, **changes.get(tier["name"], {})} for tier in tiers]
+    )
