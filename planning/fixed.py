@@ -72,8 +72,11 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
     architectures = system_architectures()
     cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS.values())
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
-    cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
-    memory += sum(router.envoy_memory_mib + router.picker_memory_mib for router in routers)
+    router_cpu = [router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers]
+    router_memory = [router.envoy_memory_mib + router.picker_memory_mib for router in routers]
+    # And one more of the largest: a router's successor is there before it goes.
+    cpu += sum(router_cpu) + max(router_cpu, default=0)
+    memory += sum(router_memory) + max(router_memory, default=0)
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance
