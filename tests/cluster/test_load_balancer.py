@@ -305,7 +305,9 @@ def test_with_a_host_certificate_and_web_acl_only_that_host_is_served(start: Sta
 def test_with_oidc_whoever_is_not_signed_in_reaches_no_rule(
     start: Start, unauthenticated: str, status: int, location: str | None
 ) -> None:
-    balancer = start(ingress_with(certificateArn=CERTIFICATE, oidc={**OIDC, "onUnauthenticated": unauthenticated}))
+    ingress = ingress_with(certificateArn=CERTIFICATE, oidc={**OIDC, "onUnauthenticated": unauthenticated})
+    assert read_annotations(ingress).auth_session_timeout == 7 * 24 * 3600
+    balancer = start(ingress)
     requests: list[tuple[tuple[str, str], ...]] = [(), ((HEADER, "quality"),), ((HEADER, "unknown"),)]
     for headers in requests:
         reply = balancer.ask("/v1/models", *headers)
