@@ -2,8 +2,8 @@
 
 A tier's targets are percentiles: 95 of 100 requests meet them, so 5 of 100 may be slow. The burn rate is the share that
 is slow over that 5 %; at 1 a month's slow requests are used up just as the month ends. Alerts follow the multiwindow,
-multi-burn-rate scheme of the SRE Workbook (Google, chapter 5 "Alerting on SLOs", table 5-8): a long window so that it
-matters, and a short one so that it ends when it is over.
+multi-burn-rate scheme of the SRE Workbook (Google, chapter 5 "Alerting on SLOs"): a long window so that it matters, and
+a short one so that it ends when it is over.
 """
 
 from __future__ import annotations

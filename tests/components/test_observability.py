@@ -258,7 +258,7 @@ def test_a_tier_of_llama_cpp_and_a_target_beyond_all_bounds_have_no_objective() 
 
 
 def test_every_burn_rate_can_be_reached_and_is_the_workbooks() -> None:
-    """SRE Workbook, table 5-8: 2 % of a month's budget in an hour, 5 % in six, 10 % in three days."""
+    """SRE Workbook, chapter 5: 2 % of a month's budget in an hour, 5 % in six, 10 % in three days."""
     assert [burn.rate for burn in objectives.BURNS] == [14.4, 6, 1]
     spent = [burn.rate * hours / (30 * 24) for burn, hours in zip(objectives.BURNS, (1, 6, 72), strict=True)]
     assert spent == pytest.approx([0.02, 0.05, 0.1])
