@@ -176,6 +176,15 @@ def _https_url(url: str) -> str:
     return url
 
 
+def _alertmanager(url: str) -> str:
+    """Plain HTTP is for one in the VPC."""
+    if "@" in url:
+        raise PydanticCustomError("credentials", "has a user in it: a password would stand in clear; leave it out")
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        raise PydanticCustomError("url", "is no URL of an Alertmanager; for example https://alerts.example.com:9093")
+    return url
+
+
 def _release(alias: str) -> str:
     """An AL2023 release is named by its day."""
     family, _, release = alias.partition("@v")
@@ -594,10 +603,13 @@ class Observability(Settings):
 
     grafana: bool = True
     """Grafana with the stack's dashboard."""
-    retention_days: Annotated[int, Field(ge=1, le=365)] = 15
-    """Days that Prometheus keeps."""
+    retention_days: Annotated[int, Field(ge=1, le=365)] = 35
+    """Days that Prometheus keeps. Under 31 the month so far lacks its first days at its end."""
     storage_gib: Annotated[int, Field(ge=10, le=16_384)] = 50
     """Prometheus' volume, GiB."""
+    alertmanager_url: Annotated[str, AfterValidator(_alertmanager)] | None = None
+    """An Alertmanager outside the cluster that gets every alert, and ``Watchdog`` as long as Prometheus is there. Left
+    out: alerts only show in Prometheus and Grafana."""
     control_plane_logs: tuple[Literal["api", "audit", "authenticator", "controllerManager", "scheduler"], ...] = (
         "audit",
         "authenticator",
@@ -799,7 +811,7 @@ def _problem(details: ErrorDetails) -> Problem:
             f"must match {details.get('ctx', {}).get('pattern')}",
             _PATTERN_HINTS.get(_named(location), ""),
         )
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or kind == "credentials":
         value = None
     if kind in {"model_type", "model_attributes_type"}:
         return Problem(path, value, f"must be a mapping{_written_out(location)}")
