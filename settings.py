@@ -328,7 +328,9 @@ class Disaggregation(Settings):
     """Prefill and decode in pods of their own, with a shared KV store. Off unless asked for."""
 
     enabled: bool = False
-    """On even where the plan says that it does not pay."""
+    """Apart where that is cheaper than together; where it is not, the plan is refused unless ``insist`` says so."""
+    insist: bool = False
+    """Apart even where it costs more: to try it, or for latencies that the plan does not know of."""
     kv_store_gib: Annotated[Positive, Field(le=2048)] = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
     shared_store: Literal["none", "s3"] = "none"
@@ -362,7 +364,12 @@ class TierSettings(Settings):
     """Most of the 16-bit model's benchmark scores that quantisation may cost, by published results. Left out: 3 under
     ``auto``, and no limit for a quantization asked for by name."""
     kv_cache_dtype: KvCacheDtype = "auto"
-    """``fp8`` halves the cache's memory; ``auto`` is the model's 16 bit."""
+    """``fp8`` halves the cache's memory, and that of its copies in host memory and bucket; ``auto`` is the model's 16
+    bit."""
+    kv_offload_gib: Annotated[NotNegative, Field(le=2048)] | None = None
+    """Host memory of a replica for the KV cache of prompts that may come again, GiB; they are read back instead of
+    computed. It may take larger nodes. Left out: what the nodes leave unused, where ``traffic.prefixHitRate`` is above
+    0 and that is more than the GPUs' own cache."""
     slo: LatencyTarget
     """Latency target."""
     traffic: Traffic
@@ -374,7 +381,11 @@ class TierSettings(Settings):
     working_hours_replicas: Count = 1
     """Replicas kept during working hours, when the schedule has them; 0 lets the tier sleep then too."""
     on_demand_floor: Count = 0
-    """Replicas of ``min_replicas`` that run on on-demand nodes and are never interrupted."""
+    """Replicas of ``minReplicas`` that run on on-demand nodes and are never interrupted."""
+    paused_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)] | None = None
+    """Pauses the autoscaler at so many replicas, ``onDemandFloor`` included, whatever the load and the hour: 0 stops
+    the tier. With prefill and decode apart, of each. The month is that of these replicas; the choice of checkpoint,
+    GPUs and limits stays. Left out, the tier scales."""
     gpus: tuple[str, ...] = ()
     """GPU models that may be used; empty: all that fit."""
     disaggregation: Disaggregation = Disaggregation()
@@ -402,6 +413,24 @@ class TierSettings(Settings):
             wrong.append(
                 f"onDemandFloor {self.on_demand_floor} is above minReplicas {self.min_replicas}: a floor is part of "
                 "the minimum"
+            )
+        paused = self.paused_replicas
+        if paused is not None and paused < self.on_demand_floor:
+            wrong.append(
+                f"pausedReplicas {paused} is below onDemandFloor {self.on_demand_floor}: a floor runs whatever the "
+                "autoscaler does, so pause at it or above, or lower onDemandFloor and minReplicas too"
+            )
+        if paused is not None and most is not None and paused > most:
+            wrong.append(f"pausedReplicas {paused} is above maxReplicas {most}: lower the one or raise the other")
+        if self.kv_offload_gib and self.disaggregation.enabled:
+            wrong.append(
+                f"kvOffloadGib {self.kv_offload_gib:g} with disaggregation.enabled: prefill and decode pods have a "
+                "store already; write disaggregation.kvStoreGib"
+            )
+        if self.kv_offload_gib and self.quantization == "gguf":
+            wrong.append(
+                f"kvOffloadGib {self.kv_offload_gib:g} with quantization gguf: llama.cpp's cache is in host memory "
+                "already; leave it out"
             )
         if self.on_demand_floor and self.disaggregation.enabled:
             wrong.append(
@@ -484,6 +513,9 @@ class Scaling(Settings):
     """Idle minutes before the last replica goes; left out, 10 to 60: until staying up costs a start."""
     node_idle_minutes: Positive = 5.0
     """Minutes an empty node is kept for the next replica."""
+    grace_seconds: Annotated[int, BeforeValidator(_not_boolean), Field(ge=30, le=540)] = 110
+    """Seconds that a stopping replica has for the answers it is giving; it is gone as soon as they are. At most 110
+    with spot, which gives two minutes. More is for long answers with ``capacity.spot: false``."""
 
 
 class Oidc(Settings):

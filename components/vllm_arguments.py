@@ -48,9 +48,19 @@ def serve_arguments(
         f"--gpu-memory-utilization={limits.gpu_memory_utilization:g}",
         f"--kv-cache-dtype={limits.kv_cache_dtype}",
         "--enable-prefix-caching",
+        # vLLM's default, which the plan's limits rest on: a prompt may be longer than a step.
+        "--enable-chunked-prefill",
+        *_offloading_arguments(limits.kv_offload_gib),
         f"--shutdown-timeout={timeouts.shutdown_s}",
         f"--sse-keep-alive-interval={SSE_KEEP_ALIVE_S}",
     ]
+
+
+def _offloading_arguments(kv_offload_gib: float) -> list[str]:
+    """Give the flags that keep KV blocks in the pod's memory, of all ranks together, without another connector."""
+    if not kv_offload_gib:
+        return []
+    return [f"--kv-offloading-size={kv_offload_gib:g}", "--kv-offloading-backend=native"]
 
 
 def _loader_config(limits: VllmLimits) -> str:

@@ -41,6 +41,9 @@ class VllmLimits:
     gpu_memory_utilization: float
     kv_cache_dtype: str
     """``auto`` or ``fp8``."""
+    kv_offload_gib: float = 0.0
+    """Host memory for KV blocks that leave the GPUs, of all ranks together; the pod's resources have it. With prefill
+    and decode apart, see ``DisaggregationPlan.kv_store_gib``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class ReplicaRange:
     on_demand_floor: int
     working_hours: int
     """Replicas kept during working hours."""
+    paused: int | None = None
+    """Replicas that the autoscaler is paused at; None: it scales."""
 
     @property
     def several(self) -> bool:
@@ -145,7 +150,7 @@ class DisaggregationPlan:
     """Prompts with at least this many tokens outside the decode pod's cache are prefilled remotely."""
     pays: bool
     verdict: str
-    """Why it pays, or why it does not."""
+    """What it costs apart and together, and whether it is on because the settings insist."""
 
 
 @dataclass(frozen=True, slots=True)
