@@ -263,7 +263,7 @@ WebAclArn = Annotated[
     ),
 ]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
-SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
@@ -333,8 +333,18 @@ class Disaggregation(Settings):
     """Apart even where it costs more: to try it, or for latencies that the plan does not know of."""
     kv_store_gib: Annotated[Positive, Field(le=2048)] = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
-    shared_store: Literal["none", "s3"] = "none"
-    """A second level that all replicas share: none, or the stack's bucket."""
+    shared_store: Literal["none", "s3", "file"] = "none"
+    """A second level behind it that all replicas share: none, the stack's bucket, or files on ``sharedClaim``."""
+    shared_claim: KubernetesName | None = None
+    """With ``sharedStore: file``: a PersistentVolumeClaim in the namespace ``llm`` that many nodes may write to
+    (``ReadWriteMany``, for example of EFS). You make it, with its driver; its price is not in the bill, and nobody
+    deletes old blocks there."""
+
+    @model_validator(mode="after")
+    def _files_have_a_place(self) -> Self:
+        if (self.shared_store == "file") != (self.shared_claim is not None):
+            raise PydanticCustomError("store", "sharedStore file and sharedClaim go together: set both, or neither")
+        return self
 
 
 class ApiPrice(Settings):
@@ -529,7 +539,7 @@ class Oidc(Settings):
     """Where the load balancer changes a code for a token. It asks from inside the VPC, by a name that is public."""
     user_info_endpoint: HttpsUrl
     """Where the load balancer asks who has signed in."""
-    secret_name: SecretName
+    secret_name: KubernetesName
     """A Secret in the namespace ``llm`` with the keys ``clientID`` and ``clientSecret``. You make it, so that neither
     the stack file nor Pulumi's state holds them."""
     scope: Annotated[str, Field(pattern=r"^\S+( \S+)*$")] = "openid"
@@ -888,6 +898,7 @@ _WORDS = {
 }
 
 _PATTERN_HINTS = {
+    "sharedClaim": "the name of a PersistentVolumeClaim",
     "secretName": "the name of a Kubernetes Secret, not what it holds",
     "kubernetesVersion": 'a minor version in quotes, for example "1.36": without them YAML reads 1.40 as 1.4',
     "adminRoleArns": (

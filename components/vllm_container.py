@@ -50,6 +50,7 @@ def vllm_container(
     port: int = ENGINE_PORT,
     extra_environment: Sequence[k8s.core.v1.EnvVarArgs] = (),
     extra_ports: Sequence[k8s.core.v1.ContainerPortArgs] = (),
+    extra_mounts: Sequence[k8s.core.v1.VolumeMountArgs] = (),
 ) -> k8s.core.v1.ContainerArgs:
     """Give the engine container; ``arguments`` start with the model's address.
 
@@ -74,6 +75,7 @@ def vllm_container(
             k8s.core.v1.VolumeMountArgs(name=_CACHE, mount_path=CACHE_DIRECTORY),
             scratch_mount(),
             *([k8s.core.v1.VolumeMountArgs(name=_SHARED_MEMORY, mount_path="/dev/shm")] if resources.shm_gib else []),
+            *extra_mounts,
         ],
     )
 

@@ -91,6 +91,11 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
         yield f"tier {tier.name}: {tier.disaggregation.verdict}"
+    if tier.disaggregation is not None and tier.disaggregation.shared_claim is not None:
+        yield (
+            f"tier {tier.name}: the claim {tier.disaggregation.shared_claim} must be there before its pods, which wait "
+            "for it; what it stores is not in this bill"
+        )
     if part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
             f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "

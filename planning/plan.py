@@ -145,7 +145,9 @@ class DisaggregationPlan:
     prefill: RolePlan
     decode: RolePlan
     kv_store_gib: float
-    shared_store: Literal["none", "s3"]
+    shared_store: Literal["none", "s3", "file"]
+    shared_claim: str | None
+    """PersistentVolumeClaim of a store of files; None for the others."""
     non_cached_tokens: int
     """Prompts with at least this many tokens outside the decode pod's cache are prefilled remotely."""
     pays: bool

@@ -199,6 +199,7 @@ def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: st
         decode=role("decode", loads.decode.autoscaler_target),
         kv_store_gib=wanted.kv_store_gib,
         shared_store=wanted.shared_store,
+        shared_claim=wanted.shared_claim,
         non_cached_tokens=NON_CACHED_TOKENS,
         pays=pays,
         verdict=verdict if pays or not wanted.insist else f"{verdict}, and is on because the settings insist",

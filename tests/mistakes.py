@@ -197,6 +197,13 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         16,
         "kvOffloadGib 16 with disaggregation.enabled: .*disaggregation.kvStoreGib",
     ),
+    _of_tier(
+        "a store of files without a place for them",
+        _SPLIT,
+        "disaggregation",
+        {"enabled": True, "insist": True, "sharedStore": "file"},
+        "disaggregation.*sharedStore file and sharedClaim go together",
+    ),
     # Nodes
     _node_class("a role and an instance profile", ("spec", "instanceProfile"), "nodes", "role.*instanceProfile"),
     _node_class(

@@ -179,6 +179,7 @@ SPLIT = replace(
         ),
         kv_store_gib=64.0,
         shared_store="none",
+        shared_claim=None,
         non_cached_tokens=512,
         pays=True,
         verdict="sample",

@@ -201,6 +201,23 @@ def test_a_shared_store_is_the_tiers_own_place_in_the_bucket() -> None:
         assert store["store_config"]["bucket"] == BUCKET
 
 
+def test_a_store_of_files_is_the_claim_that_was_named_and_both_roles_write_to_it() -> None:
+    plan = SPLIT.disaggregation
+    assert plan is not None
+    tier = replace(SPLIT, disaggregation=replace(plan, shared_store="file", shared_claim="kv-files"))
+    recording = tier_recording(DisaggregatedTier, EngineArgs, tier)
+    assert refusals(recording) == []
+    for role in ROLES:
+        pod, engine = pod_of(recording, f"split-{role}"), engine_of(recording, f"split-{role}")
+        config = json_flag(engine, "--kv-transfer-config")
+        (store,) = config["kv_connector_extra_config"]["connectors"][1]["kv_connector_extra_config"]["secondary_tiers"]
+        (mount,) = [one for one in engine["volumeMounts"] if one["mountPath"] == store["root_dir"]]
+        assert store == {"type": "fs", "root_dir": "/kv-cache"}
+        (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        assert volume["persistentVolumeClaim"] == {"claimName": "kv-files"}
+        assert restricted_violations(pod) == []
+
+
 def test_before_the_bucket_exists_only_its_name_is_missing() -> None:
     recording = tier_recording(DisaggregatedTier, EngineArgs, sharing(), preview=True)
     for role in ROLES:
