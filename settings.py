@@ -335,6 +335,9 @@ class Disaggregation(Settings):
     """Host memory for offloaded KV blocks of one replica, GiB."""
     shared_store: Literal["none", "s3", "file"] = "none"
     """A second level behind it that all replicas share: none, the stack's bucket, or files on ``sharedClaim``."""
+    efa: bool = True
+    """Move KV blocks over Elastic Fabric Adapters where every instance type of the tier has them; both roles then stay
+    in one zone, which EFA does not leave. False: over TCP, in any zone."""
     shared_claim: KubernetesName | None = None
     """With ``sharedStore: file``: a PersistentVolumeClaim in the namespace ``llm`` that many nodes may write to
     (``ReadWriteMany``, for example of EFS). You make it, with its driver; its price is not in the bill, and nobody

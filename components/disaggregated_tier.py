@@ -146,6 +146,8 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
         extra_mounts=[k8s.core.v1.VolumeMountArgs(name=_SHARED_FILES, mount_path=SHARED_DIRECTORY)]
         if plan.shared_claim
         else [],
+        # UCX, NIXL's transport here, takes EFA where its driver loads and TCP where it does not.
+        efa_interfaces=plan.efa_interfaces,
     )
     pod = engine_pod(
         tier,
@@ -155,6 +157,7 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
         spread_over=labels,
         container=container,
         init_containers=[_routing_sidecar()] if decodes else [],
+        in_the_zone_of=tier_labels(tier.name, ENGINE) if plan.efa_interfaces else None,
         volumes=[*vllm_volumes(resources), *([_claimed(plan.shared_claim)] if plan.shared_claim else [])],
     )
     return engine_deployment_spec(labels, pod, tier.timeouts)

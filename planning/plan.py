@@ -148,6 +148,8 @@ class DisaggregationPlan:
     shared_store: Literal["none", "s3", "file"]
     shared_claim: str | None
     """PersistentVolumeClaim of a store of files; None for the others."""
+    efa_interfaces: int
+    """Elastic Fabric Adapters of each pod, which all types of the pool have; 0: TCP."""
     non_cached_tokens: int
     """Prompts with at least this many tokens outside the decode pod's cache are prefilled remotely."""
     pays: bool
@@ -468,6 +470,11 @@ class Plan:
     def node_image_label(self) -> str:
         """What pods select their nodes' image by: another release, or another Kubernetes version, is another image."""
         return self.node_image.label(self.cluster.kubernetes_version)
+
+    @property
+    def uses_efa(self) -> bool:
+        """Some pod asks for an Elastic Fabric Adapter."""
+        return any(tier.disaggregation and tier.disaggregation.efa_interfaces for tier in self.tiers)
 
     def tier(self, name: str) -> TierPlan:
         """Give the tier called ``name``; KeyError when there is none."""

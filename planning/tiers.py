@@ -200,6 +200,7 @@ def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: st
         kv_store_gib=wanted.kv_store_gib,
         shared_store=wanted.shared_store,
         shared_claim=wanted.shared_claim,
+        efa_interfaces=min(offering.instance.efa_interfaces for offering in part.fleet.pool) if wanted.efa else 0,
         non_cached_tokens=NON_CACHED_TOKENS,
         pays=pays,
         verdict=verdict if pays or not wanted.insist else f"{verdict}, and is on because the settings insist",

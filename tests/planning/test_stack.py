@@ -202,6 +202,14 @@ def test_prefill_and_decode_apart_need_no_insistence_where_that_is_cheaper() -> 
     assert apart is not None
     assert apart.pays
     assert apart.verdict.endswith("it pays")
+    # Its one type, p5.48xlarge, has 32 adapters; of staging's types some have none.
+    assert apart.efa_interfaces == 32
+    assert plan.uses_efa
+    over_tcp = planned(
+        "prod", tiers=[{**tier, "disaggregation": {"enabled": True, "efa": False}}], routing={}, budget={}
+    )
+    assert not over_tcp.uses_efa
+    assert not planned("staging").uses_efa
 
 
 @pytest.mark.parametrize(
