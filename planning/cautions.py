@@ -91,6 +91,11 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
         yield f"tier {tier.name}: {tier.disaggregation.verdict}"
+    if tier.disaggregation is not None and tier.disaggregation.efa_interfaces:
+        yield (
+            f"tier {tier.name}: all its replicas run in one zone, which EFA does not leave: spot is bought there only, "
+            "and the loss of the zone is an outage of one cold start; disaggregation.efa: false spreads them"
+        )
     if tier.disaggregation is not None and tier.disaggregation.shared_claim is not None:
         yield (
             f"tier {tier.name}: the claim {tier.disaggregation.shared_claim} must be there before its pods, which wait "

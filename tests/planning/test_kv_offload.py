@@ -78,6 +78,14 @@ def test_a_store_that_is_asked_for_takes_the_nodes_that_have_room_and_the_plan_s
     assert f"instead of {free.forecast.tiers[0].expected_usd:,.0f}" in said
 
 
+def test_what_a_store_costs_is_a_step_of_its_own_and_not_part_of_another_lever() -> None:
+    asked, free = planned(kvOffloadGib=100).forecast, planned().forecast
+    step = next(one for one in asked.savings if one.lever == "prefix caching")
+    assert step.saved_usd == pytest.approx(free.total.expected - asked.total.expected)
+    spot, without = (next(one for one in each.savings if one.lever == "spot nodes") for each in (asked, free))
+    assert spot.monthly_usd == pytest.approx(without.monthly_usd)
+
+
 def test_a_store_that_fits_the_planned_nodes_anyway_costs_nothing_and_nothing_is_said() -> None:
     asked, free = planned(kvOffloadGib=20), planned()
     assert asked.forecast.total.expected == free.forecast.total.expected

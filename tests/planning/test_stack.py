@@ -205,6 +205,7 @@ def test_prefill_and_decode_apart_need_no_insistence_where_that_is_cheaper() -> 
     # Its one type, p5.48xlarge, has 32 adapters; of staging's types some have none.
     assert apart.efa_interfaces == 32
     assert plan.uses_efa
+    assert any("in one zone, which EFA does not leave" in warning for warning in plan.warnings)
     over_tcp = planned(
         "prod", tiers=[{**tier, "disaggregation": {"enabled": True, "efa": False}}], routing={}, budget={}
     )
