@@ -65,7 +65,10 @@ class TierAutoscaler(pulumi.ComponentResource):
 
 
 def _pause(replicas: ReplicaRange) -> dict[str, str] | None:
-    """Give the annotation at which KEDA sets a number of replicas and leaves it; without it KEDA scales."""
+    """Give the annotation at which KEDA sets a number of replicas and leaves it; without it KEDA scales.
+
+    While it is there KEDA runs no loop and no HPA exists (read in KEDA 2.21.0, ``scaledobject_controller.go``).
+    """
     if replicas.paused is None:
         return None
     return {"autoscaling.keda.sh/paused-replicas": str(replicas.paused - replicas.on_demand_floor)}

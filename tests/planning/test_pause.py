@@ -52,6 +52,14 @@ def test_a_tier_paused_at_three_pays_three_nodes_at_every_hour() -> None:
     assert quality.expected_usd == pytest.approx(1.5 * two.expected_usd)
 
 
+def test_a_pause_at_more_replicas_than_were_planned_has_nodes_for_them() -> None:
+    plan = planned("prod", {"quality": 5})
+    assert planned("prod", {}).tier("quality").replicas.maximum == 2
+    assert plan.tier("quality").replicas.maximum == 5
+    (pool,) = [pool for pool in plan.node_pools if pool.name == plan.tier("quality").node_pool]
+    assert pool.gpu_limit == 5 + 1, "and one for a rolling change"
+
+
 def test_the_floor_of_a_paused_tier_runs_on_demand_and_counts_among_its_replicas() -> None:
     plan = planned("staging", {"fast": 1})
     assert plan.tier("fast").replicas.on_demand_floor == 1
