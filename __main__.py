@@ -39,7 +39,7 @@ observability = Observability("observability", ObservabilityArgs(tiers=plan.tier
     grafana=watched.grafana, alertmanager_url=watched.alertmanager_url, system_ready=cluster.system_ready), in_cluster)
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
-    gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
+    gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release, efa=plan.uses_efa,
     device_plugin=not plan.node_image.brings_device_plugin, web_acl_arn=settings.network.web_acl_arn), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)

@@ -183,6 +183,8 @@ SPLIT = replace(
         ),
         kv_store_gib=64.0,
         shared_store="none",
+        shared_claim=None,
+        efa_interfaces=0,
         non_cached_tokens=512,
         pays=True,
         verdict="sample",
