@@ -372,9 +372,10 @@ def _routes(tier: TierPlan) -> list[dict[str, Any]]:
             "match": {"prefix": "/v1/"},
             "route": {
                 "cluster": "engine",
-                # An answer may take as long as it streams; only silence on both sides ends it.
+                # An answer may take as long as it streams; only silence on both sides ends it, here before the load
+                # balancer does: this answer says why and when to retry.
                 "timeout": "0s",
-                "idle_timeout": f"{tier.timeouts.alb_idle_s}s",
+                "idle_timeout": f"{tier.timeouts.envoy_message_s}s",
             },
         },
         # Written out, because without a route the picker would be asked first, and answer 500 while the tier sleeps.
@@ -421,7 +422,7 @@ def _picker_filter(tier: TierPlan) -> dict[str, Any]:
                 "response_trailer_mode": "SEND",
             },
             # Envoy 1.40.0 does not look at it while bodies are streamed in full duplex: the picker's own TTL bounds a
-            # hold, and silence ends what a picker never answers. It stands for a version that does look.
+            # hold, and the route's idle time-out what a picker never answers. It stands for a version that looks.
             message_timeout=f"{tier.timeouts.envoy_message_s}s",
         ),
     }

@@ -69,7 +69,12 @@ def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
     return (
         Timeout("client", times.client_s, "the client's own, at least", "ALB idle"),
         Timeout("ALB idle", times.alb_idle_s, "idle_timeout.timeout_seconds", f"Envoy + {ALB_MARGIN_S} s"),
-        Timeout("Envoy", times.envoy_message_s, "ext_proc message_timeout", f"router hold + {ENVOY_MARGIN_S} s"),
+        Timeout(
+            "Envoy",
+            times.envoy_message_s,
+            "route idle_timeout, ext_proc message_timeout",
+            f"router hold + {ENVOY_MARGIN_S} s",
+        ),
         Timeout(
             "router hold",
             times.router_hold_s,

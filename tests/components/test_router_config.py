@@ -136,9 +136,10 @@ def test_each_model_is_answered_by_its_name() -> None:
         assert body["id"] == name
 
 
-def test_an_answer_may_stream_for_ever_and_silence_ends_it_when_the_load_balancer_would() -> None:
+def test_an_answer_may_stream_for_ever_and_silence_ends_it_before_the_load_balancer_would() -> None:
     (route,) = [one["route"] for one in routes(FAST) if "route" in one]
-    assert route == {"cluster": "engine", "timeout": "0s", "idle_timeout": f"{FAST.timeouts.alb_idle_s}s"}
+    assert route == {"cluster": "engine", "timeout": "0s", "idle_timeout": f"{FAST.timeouts.envoy_message_s}s"}
+    assert FAST.timeouts.envoy_message_s < FAST.timeouts.alb_idle_s
     assert manager(FAST)["common_http_protocol_options"]["idle_timeout"] == "0s"
 
 

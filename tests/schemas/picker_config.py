@@ -233,7 +233,8 @@ def _profiles(config: _Config) -> Iterator[str]:
                 yield f"schedulingProfiles.{profile.name}: {one.plugin_ref} is not declared"
                 continue
             roles.append(kind.role)
-            if kind.role not in {"filter", "scorer", "picker"}:
+            # A detector filters too: it keeps out what is full by itself.
+            if kind.role not in {"detector", "filter", "scorer", "picker"}:
                 yield f"schedulingProfiles.{profile.name}: {one.plugin_ref} is a {kind.role}"
             if (one.weight is not None) != (kind.role == "scorer"):
                 yield f"schedulingProfiles.{profile.name}: {one.plugin_ref} is a {kind.role} of weight {one.weight}"

@@ -59,10 +59,10 @@ def test_vllm_is_given_flags_that_it_has_and_json_that_its_parts_understand() ->
     assert read == JSON_FLAGS.keys()
 
 
-@pytest.mark.parametrize("store", [None, STORE], ids=["memory", "bucket"])
+@pytest.mark.parametrize("store", [None, "file", STORE], ids=["memory", "files", "bucket"])
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_every_form_of_the_transfer_argument_is_understood(
-    role: Literal["prefill", "decode"], store: SharedStore | None
+    role: Literal["prefill", "decode"], store: SharedStore | Literal["file"] | None
 ) -> None:
     KvTransferConfig.model_validate_json(transfer_argument(role, 24.0, store).partition("=")[2])
 

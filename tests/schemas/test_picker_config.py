@@ -106,7 +106,7 @@ def edited(tier: TierPlan, right: str, wrong: str) -> str:
         (SPLIT, "- name: prefill", "- name: decode", "a name stands twice"),
         (SPLIT, "nonCachedTokens: 512", "nonCachedTokens: 0", "nonCachedTokens"),
         (SPLIT, "type: disagg-profile-handler", "type: single-profile-handler", "is no type of plugin"),
-        (SPLIT, "  - pluginRef: prefill-filter", "  - pluginRef: utilization-detector", "is a detector"),
+        (SPLIT, "  - pluginRef: prefill-filter", "  - pluginRef: prefix-based-pd-decider", "is a decider"),
     ],
 )
 def test_what_the_picker_would_refuse_or_silently_not_do_is_a_problem(

@@ -1,7 +1,7 @@
 """A strict schema of the JSON arguments of ``vllm serve``, of our own: its parser looks at the outermost fields only.
 
 Field names as in vLLM's sources: ``vllm/config/kv_transfer.py``, ``distributed/kv_transfer/kv_connector/v1/
-multi_connector.py``, ``v1/kv_offload/tiering/obj/`` (0.33.0, 2026-11-22; the last again in the public repository,
+multi_connector.py``, ``v1/kv_offload/tiering/{fs,obj}/`` (0.33.0, 2026-11-22; the last again in the public repository,
 2026-11-27). Only what the program uses is known here.
 """
 
@@ -35,6 +35,13 @@ class ObjectTier(_Strict):
     store_config: ObjectStore
 
 
+class FileTier(_Strict):
+    """A second tier in files, on a claim that all pods of the tier mount."""
+
+    type: Literal["fs"]
+    root_dir: Annotated[str, Field(pattern=r"^/")]
+
+
 class HostMemory(_Strict):
     """Blocks in the pod's own memory."""
 
@@ -43,11 +50,11 @@ class HostMemory(_Strict):
 
 
 class Tiers(_Strict):
-    """Host memory, and behind it the bucket."""
+    """Host memory, and behind it files or the bucket."""
 
     spec_name: Literal["TieringOffloadingSpec"]
     cpu_bytes_to_use: Annotated[int, Field(gt=0)]
-    secondary_tiers: Annotated[list[ObjectTier], Field(min_length=1)]
+    secondary_tiers: Annotated[list[Annotated[FileTier | ObjectTier, Field(discriminator="type")]], Field(min_length=1)]
 
 
 class Offloading(_Strict):
