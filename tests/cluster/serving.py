@@ -58,6 +58,7 @@ DEPLOYMENT: Final = ("apps/v1", "Deployment")
 SCALED_OBJECT: Final = ("keda.sh/v1alpha1", "ScaledObject")
 _PAUSED: Final = "autoscaling.keda.sh/paused-replicas"
 _ENVOY: Final = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
+"""The binary itself: its wrapper would be the process that is told to end."""
 _PYTHON: Final = Path(sysconfig.get_path("scripts")) / "python"
 _PICKERS_PORTS: Final = (PICKER_PORT, PICKER_HEALTH_PORT, PICKER_METRICS_PORT)
 _NODES_OF_A_POOL: Final = 5
@@ -136,6 +137,11 @@ class ServingStack:
         assert scaled is not None
         (running,) = (one for one in scaled["spec"]["triggers"] if one["name"] == "running")
         return float(running["metadata"]["threshold"])
+
+    def address_of(self, service: str) -> tuple[str, int]:
+        """Give where a router's Service leads."""
+        host, _, port = self.router(service.removesuffix("-router")).removeprefix("http://").partition(":")
+        return host, int(port)
 
     def held(self, tier: str) -> int:
         """Give how many requests the tier's router holds at this moment."""

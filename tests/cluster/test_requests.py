@@ -19,10 +19,13 @@ from contextlib import contextmanager
 import pytest
 import requests
 
+from components.names import PROJECT, SERVING_NAMESPACE
 from tests.cluster.build import Tools
 from tests.cluster.callers import Outcome, Request, all_answered, report, send, send_all, session
+from tests.cluster.envoy import start_envoy
 from tests.cluster.figures import Record, record_figure
-from tests.cluster.processes import wait_until
+from tests.cluster.load_balancer import balancer_bootstrap
+from tests.cluster.processes import free_ports, wait_until
 from tests.cluster.serving import Pace, ServingStack, recorded, serving_stack
 
 DESTINATION = "x-gateway-destination-endpoint"
@@ -87,7 +90,8 @@ def test_a_full_queue_refuses_at_once_and_keeps_those_it_holds(
     with ThreadPoolExecutor() as pool:
         sent = pool.submit(send_all, asleep, requests_)
         wait_until(lambda: stack.held("quality") == most, "the queue is full", seconds=10)
-        time.sleep(1)
+        time.sleep(3)
+        released = time.monotonic()
         stack.hold("quality", None)
         outcomes = sent.result()
     stack.hold("quality", 0)
@@ -97,7 +101,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_those_it_holds(
     assert len(refused) == beyond
     for one in refused:
         assert one.status == 429, "llm-d's own picker says 503 here"
-        assert one.total_s < 1
+        assert one.sent + one.total_s < released, "at once, while the others are held"
         assert one.headers["retry-after"] == "5"
         assert error_of(one)["code"] == "overloaded"
     all_answered([one for one in outcomes if one not in refused])
@@ -110,6 +114,41 @@ def test_a_body_that_is_no_request_is_refused_and_wakes_nobody(stack: ServingSta
         assert refused.status_code == 400
         assert refused.json()["error"]["type"] == "invalid_request_error"
     assert stack.held("quality") == 0
+
+
+# Behind the load balancer's rules ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def balancer(stack: ServingStack) -> str:
+    """Give an Envoy that follows the rules of the stack's Ingress; no ALB and no controller has read them."""
+    ingress = stack.client.get("networking.k8s.io/v1", "Ingress", PROJECT, SERVING_NAMESPACE)
+    assert ingress is not None
+    (port,) = free_ports(1)
+    start_envoy(stack.plane.processes, "balancer", balancer_bootstrap(ingress, stack.address_of, port))
+    return f"http://127.0.0.1:{port}"
+
+
+def test_the_header_chooses_the_tier_and_without_it_the_default_tier_answers(
+    stack: ServingStack, serving: str, balancer: str
+) -> None:
+    assert serving
+    chosen: list[tuple[str, dict[str, str]]] = [
+        ("fast", {"X-Model-Tier": "fast"}),
+        ("batch", {"x-model-tier": "BATCH"}),
+        ("fast", {}),
+    ]
+    outcomes = send_all(balancer, [Request(model=tier, headers=headers) for tier, headers in chosen])
+    all_answered(outcomes)
+    for (tier, _), outcome in zip(chosen, outcomes, strict=True):
+        assert outcome.replica.startswith(f"{tier}-engine-")
+
+
+def test_an_unknown_tier_is_told_the_names_of_those_there_are(balancer: str) -> None:
+    (outcome,) = send_all(balancer, [Request(model="fast", headers={"X-Model-Tier": "premium"})])
+    assert outcome.status == 400
+    assert error_of(outcome)["code"] == "unknown_tier"
+    assert str(error_of(outcome)["message"]).endswith("fast, quality, batch")
 
 
 # A forged destination -------------------------------------------------------------------------------------------------
