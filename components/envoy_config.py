@@ -18,7 +18,7 @@ ENVOY_CONFIG_KEY: Final = "envoy.yaml"
 
 DESTINATION_HEADER: Final = "x-gateway-destination-endpoint"
 
-_ROUTING_HEADERS: Final = (
+ROUTING_HEADERS: Final = (
     # Where a request, its prefill or its cache comes from is the picker's to say: each of these, believed from a
     # client, makes Envoy or the engine's sidecar call an address of the client's choice.
     DESTINATION_HEADER,
@@ -59,7 +59,7 @@ def bootstrap(
     ``monitors`` and ``actions`` say what it does when overloaded, beside a bound on its connections. No admin interface
     is opened: it could stop Envoy, and nothing here reads it.
     """
-    connections = _named_typed(
+    connections = named_typed(
         "envoy.resource_monitors.global_downstream_max_connections",
         "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=_UNLIMITED,
@@ -78,7 +78,8 @@ def typed(message: str, **fields: object) -> Part:
     return {"@type": f"type.googleapis.com/envoy.{message}", **fields}
 
 
-def _named_typed(name: str, message: str, **fields: object) -> Part:
+def named_typed(name: str, message: str, **fields: object) -> Part:
+    """Give an extension of that name with its configuration."""
     return {"name": name, "typed_config": typed(message, **fields)}
 
 
@@ -99,10 +100,10 @@ def request_listener(
         _MANAGER,
         stat_prefix="requests",
         early_header_mutation_extensions=[
-            _named_typed(
+            named_typed(
                 "envoy.http.early_header_mutation.header_mutation",
                 "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                mutations=[{"remove": header} for header in _ROUTING_HEADERS],
+                mutations=[{"remove": header} for header in ROUTING_HEADERS],
             )
         ],
         use_remote_address=True,
@@ -141,13 +142,13 @@ def _listener(name: str, port: int, manager: Part) -> Part:
 
 
 def _router_filter() -> Part:
-    return _named_typed(
+    return named_typed(
         "envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
     )
 
 
 def _ready_listener() -> Part:
-    health_check = _named_typed(
+    health_check = named_typed(
         "envoy.filters.http.health_check",
         "extensions.filters.http.health_check.v3.HealthCheck",
         pass_through_mode=False,
@@ -201,23 +202,30 @@ REASON: Final = "%LOCAL_REPLY_BODY%"
 """What Envoy or a filter had to say."""
 
 
-def reply(on: Part, message: str, kind: str, code: str, *, retry_after_s: int | None = None, status: int = 0) -> Part:
+def reply(on: Part, answer: Part, *, retry_after_s: int | None = None, status: int | None = None) -> Part:
     """Give the answer in place of Envoy's own where ``on`` matches; without one it is plain text or empty.
 
-    ``status`` takes the place of the status; 0 keeps it.
+    ``status`` takes the place of the status.
     """
-    headers = {"headers_to_add": [_header("retry-after", str(retry_after_s))]} if retry_after_s is not None else {}
     return {
         "filter": on,
-        **({"status_code": status} if status else {}),
-        **headers,
-        "body_format_override": {"json_format": error(message, kind, code)},
+        **({} if status is None else {"status_code": status}),
+        **({} if retry_after_s is None else {"headers_to_add": [_header("retry-after", str(retry_after_s))]}),
+        "body_format_override": {"json_format": answer},
     }
 
 
-def error(message: str, kind: str, code: str) -> Part:
-    """Give an error in the shape that OpenAI's clients understand."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+def error(message: str, kind: str, code: str, *, param: str | None = None) -> Part:
+    """Give an error in the shape and with the fields that OpenAI's clients understand."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+NOT_FOUND: Final = error(
+    "Not found. This router serves /v1/ of an OpenAI-compatible API; GET /v1/models lists its models.",
+    "invalid_request_error",
+    "not_found",
+)
+"""The answer to every path but ``/v1/``."""
 
 
 def _comparison(operator: str, status: int) -> Part:

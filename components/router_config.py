@@ -267,31 +267,17 @@ def _error_replies(tier: TierPlan) -> list[envoy.Part]:
     First match wins. ``Retry-After`` is one poll of the scaler: sooner nothing changes.
     """
     retry_after_s = tier.timeouts.polling_interval_s
+    overloaded = envoy.error(envoy.REASON, "rate_limit_error", "overloaded")
+    bad_request = envoy.error(envoy.REASON, "invalid_request_error", "bad_request")
+    no_replica = envoy.error("No replica could be chosen for the request; retry.", "server_error", "router_unavailable")
+    unavailable = envoy.error(envoy.REASON, "server_error", "unavailable")
     return [
-        envoy.reply(
-            envoy.on_status(404),
-            "Not found. This router serves /v1/ of an OpenAI-compatible API; GET /v1/models lists its models.",
-            "invalid_request_error",
-            "not_found",
-        ),
-        envoy.reply(envoy.on_status(429), envoy.REASON, "rate_limit_error", "overloaded", retry_after_s=retry_after_s),
-        envoy.reply(envoy.on_status_between(400, 499), envoy.REASON, "invalid_request_error", "bad_request"),
+        envoy.reply(envoy.on_status(404), envoy.NOT_FOUND),
+        envoy.reply(envoy.on_status(429), overloaded, retry_after_s=retry_after_s),
+        envoy.reply(envoy.on_status_between(400, 499), bad_request),
         # The picker is restarting, or has no replica for a request that it cannot hold: both pass, so 503.
-        envoy.reply(
-            envoy.on_status(500),
-            "No replica could be chosen for the request; retry.",
-            "server_error",
-            "router_unavailable",
-            retry_after_s=retry_after_s,
-            status=503,
-        ),
-        envoy.reply(
-            envoy.on_status_between(501, 599),
-            envoy.REASON,
-            "server_error",
-            "unavailable",
-            retry_after_s=retry_after_s,
-        ),
+        envoy.reply(envoy.on_status(500), no_replica, retry_after_s=retry_after_s, status=503),
+        envoy.reply(envoy.on_status_between(501, 599), unavailable, retry_after_s=retry_after_s),
     ]
 
 

@@ -12,6 +12,7 @@ from components import envoy_pod, network_rules, versions
 from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
     ENGINE_PORT,
+    HTTP_PORT,
     PICKER_METRICS_PORT,
     POOL_LABEL,
     PROMETHEUS_RELEASE,
@@ -193,7 +194,7 @@ class TierRouter(pulumi.ComponentResource):
             spec=k8s.core.v1.ServiceSpecArgs(
                 selector=self._labels,
                 ports=[
-                    k8s.core.v1.ServicePortArgs(name="http", port=80, target_port=ROUTER_PORT),
+                    k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT),
                     k8s.core.v1.ServicePortArgs(
                         name=_METRICS_PORT_NAME, port=PICKER_METRICS_PORT, target_port=PICKER_METRICS_PORT
                     ),

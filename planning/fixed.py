@@ -11,7 +11,7 @@ from planning.cluster import system_architectures
 from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
 from planning.facts.fixed_prices import BILLED_GB_PER_GB, REFERENCE_REGION, fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR, Offering
-from planning.plan import CostItem, RouterPlan, SystemNodesPlan
+from planning.plan import CostItem, ModelRouterPlan, RouterPlan, SystemNodesPlan
 from planning.price_dates import PriceUse
 from planning.system_pods import DAEMONS, SYSTEM_PODS
 from planning.traffic import DAYS_PER_MONTH, HOURS_PER_MONTH
@@ -64,7 +64,9 @@ def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPl
     )
 
 
-def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, Offering]:
+def system_nodes(
+    routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...], model_router: ModelRouterPlan | None = None
+) -> tuple[SystemNodesPlan, Offering]:
     """The cheapest on-demand group of at least two equal nodes that holds all system pods, and what a node is.
 
     Of a processor that every image of theirs is known to exist for.
@@ -74,6 +76,9 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
     cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
     memory += sum(router.envoy_memory_mib + router.picker_memory_mib for router in routers)
+    if model_router is not None:
+        cpu += model_router.replicas * model_router.cpu_millicores
+        memory += model_router.replicas * model_router.memory_mib
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance

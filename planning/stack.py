@@ -37,6 +37,7 @@ from planning.fixed import (
 from planning.fleet import NodeCosts, Policy
 from planning.limits import limits
 from planning.memory import kv_bytes_per_sequence
+from planning.model_router import model_router_plan
 from planning.network import address_problem, network_plan, network_problems
 from planning.options import Market
 from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, WhatIf
@@ -238,6 +239,7 @@ class _Stack:
             tiers=plans,
             default_tier=self.settings.default_tier,
             routing_header=self.settings.routing.header,
+            model_router=model_router_plan(self.settings, self.demands, bill),
             node_pools=pools,
             node_image=NodeImage.of(self.settings.capacity.ami_alias),
             system_nodes=nodes,
@@ -357,7 +359,7 @@ def _fixed(
 ) -> tuple[FixedCosts, SystemNodesPlan, NetworkPlan]:
     """What the stack costs beside its models' nodes, and the two plans that it is counted from."""
     routers = tuple(tier_plans.tier_router(*each) for each in zip(demands, bill, strict=True))
-    nodes, node = system_nodes(routers, market.offerings)
+    nodes, node = system_nodes(routers, market.offerings, model_router_plan(settings, demands, bill))
     network = network_plan(settings.region, settings.network)
     return fixed_costs(_fixed_usage(settings, demands, bill, node, network, nodes)), nodes, network
 

@@ -49,6 +49,7 @@ SPOT: Mapping[str, object] = {"capacity": {"spot": False}, "budget": {"monthlyUs
 ENGINE: Mapping[str, object] = {
     "tiers": tiers(quantization="gguf", maxModelLen=4096, slo={"ttftMs": 60000, "tpotMs": 150})
 }
+BY_MODEL: Mapping[str, object] = {"routing": {"defaultTier": "fast", "byModelField": True}}
 APART: Mapping[str, object] = {"tiers": tiers(disaggregation={"enabled": True})}
 CHANGES = {
     "model": MODEL,
@@ -60,6 +61,7 @@ CHANGES = {
     "spot": SPOT,
     "engine": ENGINE,
     "disaggregation": APART,
+    "model field": BY_MODEL,
 }
 
 

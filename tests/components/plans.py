@@ -8,6 +8,7 @@ from planning.plan import (
     CheckpointChoice,
     DisaggregationPlan,
     LlamaCppLimits,
+    ModelRouterPlan,
     PodResources,
     ReplicaRange,
     RolePlan,
@@ -187,3 +188,21 @@ SPLIT = replace(
 """70B in 8 bits, prefill and decode apart, with 64 GiB of host memory for KV blocks."""
 
 TIERS = (QUALITY, FAST, SMALL, SPLIT)
+
+BY_MODEL = (FAST, QUALITY, SMALL)
+MODEL_ROUTER = ModelRouterPlan(
+    replicas=2,
+    cpu_millicores=150,
+    memory_mib=176,
+    max_body_mib=1,
+    tier_of_model={
+        "fast": "fast",
+        "quality": "quality",
+        "small": "small",
+        FAST.model_id: "fast",
+        QUALITY.model_id: "quality",
+    },
+    default_tier="fast",
+    routing_header="X-Model-Tier",
+)
+"""What routes by model before the tiers of ``BY_MODEL``, of which two serve one model."""
