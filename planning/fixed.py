@@ -134,6 +134,9 @@ class FixedUsage:
     kubernetes_version: str = KUBERNETES_VERSION
     own_secrets_key: bool = True
     kv_stores: tuple[KvStoreUsage, ...] = ()
+    pod_hops: int = 1
+    """From pod to pod on the way of a request: to the engine from its router, and to that from the model router, as if
+    no request had the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +227,9 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     connections = usage.requests_per_month / (hours * 3600) / _LCU_CONNECTIONS_PER_SECOND
     lcus = max(on_the_wire / hours / _LCU_GB_PER_HOUR, connections)
     items.add("load balancer capacity units", "alb_lcu", lcus * hours, "LCU hours")
-    # Between the load balancer and its targets in the VPC AWS charges no transfer. The engine is in another zone than
-    # its router with this chance; leaving the one and entering the other are charged.
-    crossing = (usage.zones - 1) / usage.zones
+    # Between the load balancer and its targets in the VPC AWS charges no transfer. The next pod is in another zone with
+    # this chance; leaving the one and entering the other are charged.
+    crossing = usage.pod_hops * (usage.zones - 1) / usage.zones
     items.add("traffic between zones", "data_transfer_inter_az", 2 * crossing * on_the_wire, "GB")
     weights = usage.checkpoints_gb * BILLED_GB_PER_GB
     items.add("weights bucket", "s3_standard_storage", weights, "GB")

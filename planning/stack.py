@@ -398,6 +398,7 @@ def _fixed_usage(
         kubernetes_version=settings.cluster.kubernetes_version,
         own_secrets_key=settings.cluster.secrets_key_arn is None,
         kv_stores=tuple(_kv_store_usage(demand) for demand in demands if _shares_kv(demand)),
+        pod_hops=2 if settings.routing.by_model_field else 1,
     )
 
 

@@ -192,6 +192,8 @@ class Front:
     url: str
     process: Process
     tiers: Tiers
+    ports: dict[str, int]
+    """Where each tier's router listens."""
 
     def post(self, body: Body, headers: dict[str, str] | None = None, *, stream: bool = False) -> requests.Response:
         data = json.dumps(body) if isinstance(body, dict) else body
@@ -224,7 +226,7 @@ def shared(processes: Processes) -> Iterator[Front]:
     # Nobody listens where the router of the tier small should.
     ports = {tier: server.server_port for tier, server in servers.items()} | {"small": free_ports(1)[0]}
     try:
-        yield Front(*envoys.start(processes, "front", envoy_bootstrap(PLAN, TIERS), ports, ARGUMENTS), tiers)
+        yield Front(*envoys.start(processes, "front", envoy_bootstrap(PLAN, TIERS), ports, ARGUMENTS), tiers, ports)
     finally:
         # Its connections end, and with them the threads of the stubs.
         processes.stop_all()
@@ -422,6 +424,19 @@ def test_a_client_that_leaves_while_it_is_held_is_not_held_any_longer(front: Fro
         wait_until(lambda: front.tiers.seen, "the tier holds the request", seconds=5)
         assert not front.tiers.left.is_set()
     assert front.tiers.left.wait(5)
+
+
+@needs_envoy
+def test_silence_ends_a_request_after_the_tiers_time_out_and_not_after_envoys_own(
+    front: Front, processes: Processes
+) -> None:
+    # Envoy's own is 5 minutes, less than some cold starts.
+    hasty = [replace(tier, timeouts=replace(tier.timeouts, alb_idle_s=1)) for tier in TIERS]
+    url, _ = envoys.start(processes, "hasty", envoy_bootstrap(PLAN, hasty), front.ports, ARGUMENTS)
+    answer = replace(front, url=url).post({"model": "quality"}, {"X-Test": "hold"})
+    assert answer.status_code == 504
+    assert 1.0 <= answer.elapsed.total_seconds() < 10
+    assert answer.json()["error"]["code"] == "router_unavailable"
 
 
 @needs_envoy

@@ -94,6 +94,15 @@ def test_the_system_nodes_have_room_for_both_and_are_paid_for() -> None:
     assert more.count * larger.on_demand_usd_per_hour > less.count * node.on_demand_usd_per_hour
 
 
+def test_the_second_hop_between_zones_is_in_the_bill() -> None:
+    busy = tier(traffic={"requestsPerDay": 100_000, "inputTokens": 900, "outputTokens": 150})
+    bills = [plan_config(REGION, {"tiers": [busy]})[1], plan(busy)]
+    crossed = [item.usd for one in bills for item in one.forecast.items if item.name == "traffic between zones"]
+    # 100,000 x 30.4 requests of 900 x 4.5 + 150 x 250 bytes are 126.5 x 10^9 bytes or 117.8 GB as AWS bills them, of
+    # which two thirds cross, at 0.01 USD on either side.
+    assert crossed == [pytest.approx(1.57, abs=0.01), pytest.approx(3.14, abs=0.01)]
+
+
 def test_a_misspelt_setting_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"routing\.byModelFiled: is no setting; did you mean byModelField"):
         plan(byModelFiled=True)
