@@ -116,12 +116,7 @@ def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[
         "minReplicaCount": least,
         # A tier whose floor is all it may have still needs a number that Kubernetes takes.
         "maxReplicaCount": max(1, replicas.maximum - replicas.on_demand_floor),
-        "fallback": {
-            "failureThreshold": _FAILURES,
-            "behavior": "currentReplicas",
-            # Not used by this behaviour, but with 0 KEDA takes a failed look at Prometheus for no load and scales to 0.
-            "replicas": 1,
-        },
+        **(_fallback() if least > 0 else {}),
         "advanced": {
             # Deleting the ScaledObject must not order nodes for replicas that slept.
             "restoreToOriginalReplicaCount": False,
@@ -139,6 +134,17 @@ def _spec(args: TierAutoscalerArgs, replicas: ReplicaRange, triggers: list[dict[
         },
         "triggers": triggers,
     }
+
+
+def _fallback() -> dict[str, Any]:
+    """Keep the replicas that are there while Prometheus is away, for what never sleeps.
+
+    KEDA takes a trigger that has fallen back for active: every sleeping tier would start a replica (2.21, and seen).
+    Without it a failed look changes nothing: KEDA does not scale a tier to zero or wake it by an error, and Kubernetes'
+    autoscaler does not shrink by a metric that it cannot read.
+    """
+    # The number is not used by this behaviour, but 0 reads as: no replicas.
+    return {"fallback": {"failureThreshold": _FAILURES, "behavior": "currentReplicas", "replicas": 1}}
 
 
 def _following_the_router(args: TierAutoscalerArgs, replicas: ReplicaRange, concurrency: float) -> list[dict[str, Any]]:
@@ -167,14 +173,14 @@ def _prometheus(args: TierAutoscalerArgs, name: str, query: str, threshold: floa
     return {
         "type": "prometheus",
         "name": name,
-        # Of the total, per replica. Fallback needs it to be said.
+        # Of the total, per replica. A fallback needs it to be said.
         "metricType": "AverageValue",
         "metadata": {
             "serverAddress": args.prometheus_url,
             "query": query,
             "threshold": tier_queries.number(threshold),
             "activationThreshold": "0",
-            # No answer is an error, and keeps replicas as they are; the default takes it for zero.
+            # No answer is an error, which keeps replicas as they are; the default takes it for zero.
             "ignoreNullValues": "false",
         },
     }

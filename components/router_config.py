@@ -75,13 +75,16 @@ def picker_config(tier: TierPlan) -> str:
     The picker exits on any field it does not know. Without the ``flowControl`` gate it would only warn, and hold
     nothing.
     """
-    if tier.disaggregation is not None:
-        plugins, profiles = _disaggregated(tier.disaggregation.non_cached_tokens)
-    elif tier.llama_cpp is not None:
-        plugins, profiles = _by_own_count()
-    else:
-        plugins, profiles = _by_engine_metrics()
     detector = _saturation_detector(tier)
+    # As a filter it keeps requests from a replica that is full by itself. Without it a prefix that many ask for fills
+    # one replica to where the pool's average counts as full, and the others, which are not, get nothing either.
+    not_full = {"pluginRef": detector["type"]}
+    if tier.disaggregation is not None:
+        plugins, profiles = _disaggregated(tier.disaggregation.non_cached_tokens, not_full)
+    elif tier.llama_cpp is not None:
+        plugins, profiles = _by_own_count(not_full)
+    else:
+        plugins, profiles = _by_engine_metrics(not_full)
     limits = {
         "maxRequests": str(tier.router.max_held_requests),
         "maxBytes": f"{tier.router.max_held_bytes_mib}Mi",
@@ -141,7 +144,7 @@ def _prefix_producer(**parameters: object) -> dict[str, Any]:
     }
 
 
-def _by_engine_metrics() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _by_engine_metrics(not_full: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     plugins = [
         _prefix_producer(),
         {"type": "prefix-cache-scorer"},
@@ -151,6 +154,7 @@ def _by_engine_metrics() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     ]
     profile = _profile(
         "default",
+        not_full,
         _scorer("prefix-cache-scorer", _PREFIX_WEIGHT),
         _scorer("queue-scorer", _LOAD_WEIGHT),
         _scorer("kv-cache-utilization-scorer", _LOAD_WEIGHT),
@@ -159,7 +163,7 @@ def _by_engine_metrics() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return plugins, [profile]
 
 
-def _by_own_count() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _by_own_count(not_full: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     plugins = [
         # Nothing of the engine's metrics is there to tune the index by.
         _prefix_producer(autoTune=False),
@@ -169,6 +173,7 @@ def _by_own_count() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     ]
     profile = _profile(
         "default",
+        not_full,
         _scorer("prefix-cache-scorer", _PREFIX_WEIGHT),
         _scorer("active-request-scorer", _LOAD_WEIGHT),
         {"pluginRef": "max-score-picker"},
@@ -176,7 +181,9 @@ def _by_own_count() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return plugins, [profile]
 
 
-def _disaggregated(non_cached_tokens: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _disaggregated(
+    non_cached_tokens: int, not_full: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     plugins = [
         _prefix_producer(),
         {"type": "prefix-cache-scorer"},
@@ -192,6 +199,7 @@ def _disaggregated(non_cached_tokens: int) -> tuple[list[dict[str, Any]], list[d
         _profile(
             role,
             {"pluginRef": f"{role}-filter"},
+            not_full,
             _scorer("prefix-cache-scorer", _PREFIX_WEIGHT),
             _scorer("queue-scorer", _LOAD_WEIGHT),
             {"pluginRef": "max-score-picker"},

@@ -17,6 +17,10 @@ from components.names import (
     SERVING_PRIORITY_CLASS,
 )
 
+READINESS_GATE_LABEL: Final = "elbv2.k8s.aws/pod-readiness-gate-inject"
+"""On namespaces into whose pods behind a target group the AWS Load Balancer Controller puts its readiness gate. Where
+it cannot be asked, its chart lets pods come without."""
+
 _PRIORITY: Final = 1_000_000
 """Above pods without a class (0), below Kubernetes' own from 2,000,000,000."""
 
@@ -58,6 +62,8 @@ class ServingNamespace(pulumi.ComponentResource):
                 labels={
                     **{f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes},
                     **{f"pod-security.kubernetes.io/{mode}-version": version for mode in modes},
+                    # A router counts as ready when the load balancer sends to it: an old one would go before.
+                    READINESS_GATE_LABEL: "enabled",
                 },
             ),
             opts=child,

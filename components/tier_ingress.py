@@ -129,7 +129,8 @@ def ingress_annotations(args: TierIngressArgs) -> dict[str, str]:
         # Envoy's own port: it answers while the tier sleeps, and /v1 of a sleeping tier does not.
         "healthcheck-port": str(ROUTER_READY_PORT),
         "healthcheck-path": "/ready",
-        # A router has one replica: until the new one counts as healthy, its tier answers 503.
+        # A router has one replica, and the next one counts as ready when the load balancer has found it healthy
+        # (`ServingNamespace` asks for that gate): looked for often, so that a change is quick.
         "healthcheck-interval-seconds": "5",
         "healthcheck-timeout-seconds": "2",
         f"actions.{_UNKNOWN_TIER}": _json(_refusal(args)),

@@ -58,7 +58,9 @@ class TierRouter(pulumi.ComponentResource):
     """Envoy and the llm-d endpoint picker in one pod on the system nodes, with everything around it.
 
     One replica, because the queue and the prefix index are the picker's memory: a second would be a second queue with
-    half of the knowledge. A restart therefore fails what is held, with a 503 that says when to retry; so the pod is
+    half of the knowledge. When its configuration changes, the next pod takes over before the last one goes: a model's
+    change is one of both, and with the old router gone first four requests of ten failed meanwhile. What the old one
+    holds at its end fails all the same, with a 503 that says when to retry; so the pod is
     kept off spot, and nothing but a change of its configuration moves it.
     """
 
@@ -175,8 +177,12 @@ class TierRouter(pulumi.ComponentResource):
             metadata=self._metadata(self.service_name),
             spec=k8s.apps.v1.DeploymentSpecArgs(
                 replicas=1,
-                # Two pickers at once would each hold a queue and know half of the prefixes.
-                strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),
+                # Two pickers for as long as the old one ends: both choose by the same metrics of the same replicas, and
+                # the autoscaler adds up their queues.
+                strategy=k8s.apps.v1.DeploymentStrategyArgs(
+                    type="RollingUpdate",
+                    rolling_update=k8s.apps.v1.RollingUpdateDeploymentArgs(max_surge=1, max_unavailable=0),
+                ),
                 selector=k8s.meta.v1.LabelSelectorArgs(match_labels=self._labels),
                 template=k8s.core.v1.PodTemplateSpecArgs(
                     # Without the tier's own label, by which the picker finds engines: it would find itself.

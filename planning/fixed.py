@@ -74,8 +74,11 @@ def system_nodes(
     architectures = system_architectures()
     cpu = sum(pod.replicas * pod.cpu_millicores for pod in SYSTEM_PODS.values())
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
-    cpu += sum(router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers)
-    memory += sum(router.envoy_memory_mib + router.picker_memory_mib for router in routers)
+    router_cpu = [router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers]
+    router_memory = [router.envoy_memory_mib + router.picker_memory_mib for router in routers]
+    # And one more of the largest: a router's successor is there before it goes.
+    cpu += sum(router_cpu) + max(router_cpu, default=0)
+    memory += sum(router_memory) + max(router_memory, default=0)
     if model_router is not None:
         cpu += model_router.replicas * model_router.cpu_millicores
         memory += model_router.replicas * model_router.memory_mib

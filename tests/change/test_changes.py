@@ -175,13 +175,14 @@ def test_a_new_model_is_fetched_then_rolled_out_then_scaled_by_its_own_measure()
     assert {name.split("-")[0] for name in update.of(DEPLOYMENT)} == {"fast"}, "other tiers do not notice"
 
 
-def test_a_routers_new_configuration_is_a_new_config_map_and_restarts_it() -> None:
+def test_a_routers_new_configuration_is_a_new_config_map_and_the_next_router_is_ready_before_the_last_goes() -> None:
     update = changed("model")
     maps = update.of(CONFIG_MAP)
     assert maps == {"fast-router-envoy": Fate.REPLACED}
     assert update.of(DEPLOYMENT)["fast-router-deployment"] is Fate.UPDATED
     router = update.new.named("fast-router-deployment")
-    assert router.inputs.at("spec", "strategy", "type") == "Recreate", "what it holds at that moment gets a 503"
+    rolling = router.inputs.at("spec", "strategy", "rollingUpdate")
+    assert rolling == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 @SLOW

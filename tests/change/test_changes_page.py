@@ -59,7 +59,7 @@ def test_the_page_says_what_becomes_of_engines_routers_and_pools(row: str) -> No
     engines, router, pools, seen = table()[row]
     update = changed(ROWS[row])
     assert engines == words(deployments(update, "engine"), "rolling")
-    assert router == words(deployments(update, "router"), "restarts")
+    assert router == words(deployments(update, "router"), "follows")
     assert pools == words(set(update.of(NODE_POOL).values()), "in place")
     assert seen
 

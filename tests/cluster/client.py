@@ -125,6 +125,20 @@ class Client:
         if response.status_code != requests.codes.not_found:
             _checked(response)
 
+    def evict(self, pod: str, namespace: str) -> None:
+        """Ask for a pod's eviction, which its disruption budget may refuse (429)."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        _checked(self.session.post(self.url + path, json=eviction, timeout=30))
+
+    def remove(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
+        """Delete an object without any grace, as a kubelet does with a pod that has ended."""
+        response = self.session.delete(
+            self.url + self._path(api_version, kind, namespace, name), json={"gracePeriodSeconds": 0}, timeout=30
+        )
+        if response.status_code != requests.codes.not_found:
+            _checked(response)
+
     def wait_for(
         self,
         api_version: str,

@@ -53,20 +53,27 @@ class ControlPlane:
     client: Client
     authority: Authority
     """Signs whoever serves or asks; its certificate is what everybody trusts."""
+    administrator: Pair
     kubeconfig: Path
-    """An administrator's."""
+    """The administrator's."""
 
     @property
     def url(self) -> str:
         """Address of the API server."""
         return self.client.url
 
-    def start_kwok(self) -> Process:
-        """Let kwok play the kubelet of every node."""
+    def new_client(self) -> Client:
+        """Give an administrator for another thread."""
+        return Client.of(self.url, str(self.authority.ca), self.administrator)
+
+    def start_kwok(self, *, pods: bool = True) -> Process:
+        """Let kwok play the kubelet of every node; without ``pods`` it keeps nodes ready and leaves pods alone."""
         stages = self.directory / "stages.yaml"
         texts = (file.read_text(encoding="utf-8") for file in sorted(self.tools["kwok-stages"].iterdir()))
         documents = (document for text in texts for document in yaml.safe_load_all(text))
-        stages.write_text(yaml.safe_dump_all(one for one in documents if one["kind"] == "Stage"), encoding="utf-8")
+        kinds = {"Node", "Pod"} if pods else {"Node"}
+        wanted = (one for one in documents if one["kind"] == "Stage" and one["spec"]["resourceRef"]["kind"] in kinds)
+        stages.write_text(yaml.safe_dump_all(wanted), encoding="utf-8")
         (port,) = free_ports(1)
         kwok = self.processes.start(
             "kwok",
@@ -128,6 +135,8 @@ def _start(tools: Tools, directory: Path, processes: Processes) -> ControlPlane:
             f"--etcd-servers={etcd_url}",
             "--bind-address=127.0.0.1",
             f"--secure-port={api}",
+            # Looked for at the default route otherwise, and a network of a test's own has none. Nobody is told of it.
+            "--advertise-address=10.244.255.1",
             "--endpoint-reconciler-type=none",
             f"--tls-cert-file={serving.certificate}",
             f"--tls-private-key-file={serving.key}",
@@ -150,7 +159,8 @@ def _start(tools: Tools, directory: Path, processes: Processes) -> ControlPlane:
         # It drains for a minute that nobody here needs.
         stops_within_s=1,
     )
-    client = Client.of(url, str(authority.ca), authority.pair("admin", group="system:masters"))
+    administrator = authority.pair("admin", group="system:masters")
+    client = Client.of(url, str(authority.ca), administrator)
     answers(api_server, f"{url}/readyz", session=client.session)
 
     def kubeconfig(user: str, pair: Pair) -> Path:
@@ -182,8 +192,8 @@ def _start(tools: Tools, directory: Path, processes: Processes) -> ControlPlane:
         f"--controllers={','.join(_CONTROLLERS)}",
     )
     follow("kube-scheduler", scheduler)
-    admin = kubeconfig("admin", authority.pair("admin", group="system:masters"))
-    return ControlPlane(tools, directory, processes, client, authority, admin)
+    file = kubeconfig("admin", administrator)
+    return ControlPlane(tools, directory, processes, client, authority, administrator, file)
 
 
 def _kubeconfig(file: Path, url: str, ca: Path, pair: Pair) -> Path:

@@ -7,16 +7,20 @@ fair for plugins, weights, flow control and metrics; it says nothing of llm-d's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from components.names import ENGINE_PORT, TIER_LABEL, router_service
+from components.router_config import PICKER_PORT
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import Process, answers, free_ports
 
 _ANCESTORS_API: Final = "inference.networking.x-k8s.io/v1alpha1"
+_LLM_DS_OWN: Final = "active-request-scorer"
 
 
 def as_ancestor(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,15 +30,55 @@ def as_ancestor(config: Mapping[str, Any]) -> dict[str, Any]:
     - one time-out holds a request whether or not the tier has replicas, so it is the longer of the two;
     - the saturation detector has moved from the top into ``flowControl``.
 
-    The plugins that tell prefill from decode, or count a replica's requests themselves, are llm-d's own: only the
-    configuration of vLLM's ordinary tiers can be loaded.
+    - a tier of llama.cpp has one scorer less: the one that counts a replica's requests is llm-d's own, as is the
+      switch that keeps the picker from asking replicas for their metrics.
+
+    The plugins that tell prefill from decode are llm-d's own too: a disaggregated tier's configuration is not loaded.
     """
     changed = copy.deepcopy(dict(config))
     changed["apiVersion"] = _ANCESTORS_API
     control = changed["flowControl"]
     control["defaultRequestTTL"] = control.pop("noEndpointRequestTTL")
     changed["saturationDetector"] = control.pop("saturationDetector")
+    changed.pop("dataLayer", None)
+    changed["plugins"] = [one for one in changed["plugins"] if one["type"] != _LLM_DS_OWN]
+    for profile in changed["schedulingProfiles"]:
+        profile["plugins"] = [one for one in profile["plugins"] if one["pluginRef"] != _LLM_DS_OWN]
     return changed
+
+
+ANCESTORS_METRICS: Final[Mapping[str, str]] = {
+    "inference_extension_(flow_control_.*)": "llm_d_epp_$1",
+    "inference_objective_running_requests": "llm_d_epp_request_running",
+    "inference_objective_(request_.*)": "llm_d_epp_$1",
+    "inference_pool_ready_pods": "llm_d_epp_ready_endpoints",
+}
+"""Names of the ancestor's series, as patterns, and those under which llm-d has them."""
+
+
+def ancestors_arguments(arguments: Sequence[str], tier: str, namespace: str, config: Path) -> list[str]:
+    """Give a picker's command line as the ancestor takes it.
+
+    Its selector mode does not work, so it is given a pool; and it knows no drain time-out.
+    """
+    unknown = ("--endpoint-selector=", "--endpoint-target-ports=", "--drain-timeout=", "--config-file=")
+    kept = [one for one in arguments if not one.startswith(unknown)]
+    return [f"--pool-name={tier}", f"--pool-namespace={namespace}", f"--config-file={config}", *kept]
+
+
+def endpoint_pool(tier: str, namespace: str) -> dict[str, Any]:
+    """Give the pool of a tier's engines: who the ancestor chooses among, where llm-d is told by its command line."""
+    picker = {"name": router_service(tier), "port": {"number": PICKER_PORT}, "failureMode": "FailClose"}
+    return {
+        "apiVersion": "inference.networking.k8s.io/v1",
+        "kind": "InferencePool",
+        "metadata": {"name": tier, "namespace": namespace},
+        "spec": {
+            "selector": {"matchLabels": {TIER_LABEL: tier}},
+            "targetPorts": [{"number": ENGINE_PORT}],
+            "endpointPickerRef": picker,
+        },
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +92,8 @@ class Picker:
 
 
 def start_picker(plane: ControlPlane, tier: str, config: Mapping[str, Any], namespace: str) -> Picker:
-    """Start a tier's picker over an InferencePool of the tier's engines: its selector mode does not work in 1.5.0."""
-    pool = {
-        "apiVersion": "inference.networking.k8s.io/v1",
-        "kind": "InferencePool",
-        "metadata": {"name": tier, "namespace": namespace},
-        "spec": {
-            "selector": {"matchLabels": {"llm-d.ai/tier": tier}},
-            "targetPorts": [{"number": 8000}],
-            "endpointPickerRef": {"name": f"{tier}-router", "port": {"number": 9002}, "failureMode": "FailClose"},
-        },
-    }
-    plane.client.apply(pool)
+    """Start a tier's picker alone, to see whether it takes its configuration."""
+    plane.client.apply(endpoint_pool(tier, namespace))
     file = plane.directory / f"{tier}-picker.yaml"
     file.write_text(yaml.safe_dump(as_ancestor(config)), encoding="utf-8")
     port, health, metrics = free_ports(3)

@@ -30,6 +30,8 @@ _CHARTS: Final[Mapping[str, tuple[str, ...]]] = {
 """API groups that a chart defines."""
 
 Start = Callable[[], None]
+Change = Callable[[Object], Object | None]
+"""What a test makes of a manifest before it is applied; None leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class AppliedObject:
         return f"{self.emitted.kind} {self.emitted.namespace}/{self.emitted.name}".replace(" /", " ")
 
 
-def apply_stack(client: Client, recording: Recording, starts: Mapping[str, Start] | None = None) -> list[AppliedObject]:
+def apply_stack(
+    client: Client, recording: Recording, starts: Mapping[str, Start] | None = None, change: Change | None = None
+) -> list[AppliedObject]:
     """Apply every object of an update's recording. Raises ``Refused`` at the first that is not taken.
 
     ``starts`` are called by a chart's name once its definitions are established: the real part, where a test runs it.
@@ -61,7 +65,9 @@ def apply_stack(client: Client, recording: Recording, starts: Mapping[str, Start
                 start()
         elif resource.urn in objects:
             emitted = objects[resource.urn]
-            applied.append(AppliedObject(emitted, client.apply(emitted.manifest)))
+            changed = change(dict(emitted.manifest)) if change else emitted.manifest
+            if changed:
+                applied.append(AppliedObject(emitted, client.apply(changed)))
     return applied
 
 

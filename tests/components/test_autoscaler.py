@@ -1,5 +1,5 @@
-"""The ScaledObjects of a tier. That KEDA and Kubernetes' autoscaler do what they say is not proven here; what KEDA does
-with a failed trigger was read in its source (v2.20.2, scale_scaledobjects.go and fallback.go)."""
+"""The ScaledObjects of a tier. That KEDA and Kubernetes' autoscaler do what is said of them here, also with a failed
+trigger, is shown by `tests/cluster/test_waking.py`."""
 
 from __future__ import annotations
 
@@ -110,11 +110,16 @@ def test_a_router_that_is_not_scraped_puts_no_tier_to_sleep() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
-def test_without_prometheus_replicas_stay_as_they_are(tier: TierPlan) -> None:
+def test_without_prometheus_what_never_sleeps_keeps_its_replicas_and_what_sleeps_has_nothing_to_fall_back_to(
+    tier: TierPlan,
+) -> None:
+    """KEDA takes a trigger that has fallen back for active, and would wake every sleeping tier."""
     for found in specs(tier).values():
-        fallback = found["fallback"]
-        assert fallback["behavior"] == "currentReplicas"
-        assert fallback["replicas"] > 0, "with 0 KEDA takes an error for no load and scales to 0"
+        fallback = found.get("fallback")
+        assert (fallback is None) == (found["minReplicaCount"] == 0)
+        if fallback:
+            assert fallback["behavior"] == "currentReplicas"
+            assert fallback["replicas"] > 0, "with 0 KEDA takes an error for no load and scales to 0"
         assert all(one["metricType"] == "AverageValue" for one in found["triggers"] if one["type"] == "prometheus")
 
 

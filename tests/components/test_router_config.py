@@ -228,6 +228,15 @@ def test_one_busy_replica_does_not_stop_the_tier_by_default() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
+def test_a_replica_that_is_full_is_no_candidate(tier: TierPlan) -> None:
+    """The detector filters too, where a profile names it. Of the pool it takes an average, which one can lift."""
+    detector = picker(tier)["flowControl"]["saturationDetector"]
+    for profile in picker(tier)["schedulingProfiles"]:
+        scorers = [position for position, one in enumerate(profile["plugins"]) if "weight" in one]
+        assert profile["plugins"].index(detector) < min(scorers)
+
+
+@pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
 def test_whatever_is_referred_to_is_declared_before(tier: TierPlan) -> None:
     config = picker(tier)
     declared = [one["type"] for one in config["plugins"]]

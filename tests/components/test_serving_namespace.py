@@ -27,7 +27,7 @@ def full() -> Recording:
     return recording("hf_secret", "sk-secret")
 
 
-def test_every_pod_must_meet_the_strictest_standard_of_the_clusters_own_minor(full: Recording) -> None:
+def test_every_pod_must_meet_the_strictest_standard_and_routers_wait_for_the_load_balancer(full: Recording) -> None:
     assert object_of(full, "Namespace", "llm")["metadata"]["labels"] == {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "v1.36",
@@ -35,6 +35,7 @@ def test_every_pod_must_meet_the_strictest_standard_of_the_clusters_own_minor(fu
         "pod-security.kubernetes.io/audit-version": "v1.36",
         "pod-security.kubernetes.io/warn": "restricted",
         "pod-security.kubernetes.io/warn-version": "v1.36",
+        "elbv2.k8s.aws/pod-readiness-gate-inject": "enabled",
     }
 
 

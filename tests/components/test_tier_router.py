@@ -83,7 +83,7 @@ def test_the_pod_passes_the_namespaces_restricted_standard(fast: Recording) -> N
 def test_there_is_one_replica_and_never_a_second_beside_it(fast: Recording) -> None:
     spec = object_of(fast, "Deployment", "fast-router")["spec"]
     assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def test_it_runs_on_system_nodes_and_so_never_on_spot(fast: Recording) -> None:
