@@ -30,8 +30,6 @@ from components.serving_pod import NOBODY, pod_security, sleep_before_stop, spre
 from planning.plan import ModelRouterPlan, TierPlan
 
 _LABELS: Final = {NAME_LABEL: MODEL_ROUTER, COMPONENT_LABEL: MODEL_ROUTER, PART_OF_LABEL: PROJECT}
-_SETTLED_S: Final = 30
-"""A new pod counts only when the load balancer has found it healthy too, or a roll would leave it without a target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +161,8 @@ class ModelRouter(pulumi.ComponentResource):
         return k8s.apps.v1.DeploymentSpecArgs(
             replicas=plan.replicas,
             selector=k8s.meta.v1.LabelSelectorArgs(match_labels=_LABELS),
-            min_ready_seconds=_SETTLED_S,
-            # The system nodes have room for the replicas and none more.
+            # The system nodes have room for the replicas and none more. The second goes when the load balancer sends to
+            # the first one's successor (`ServingNamespace` asks for that gate).
             strategy=k8s.apps.v1.DeploymentStrategyArgs(
                 type="RollingUpdate",
                 rolling_update=k8s.apps.v1.RollingUpdateDeploymentArgs(max_surge=0, max_unavailable=1),

@@ -54,7 +54,7 @@ def envoy_bootstrap(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> str:
         }
         for action, share in (("shrink_heap", _GIVE_BACK), ("stop_accepting_requests", _REFUSE))
     ]
-    return envoy.bootstrap(listener, [_tier_cluster(tier.name) for tier in tiers], [heap], actions)
+    return envoy.bootstrap(listener, [_tier_cluster(tier) for tier in tiers], [heap], actions)
 
 
 def _model_filter() -> envoy.Part:
@@ -130,19 +130,23 @@ def _error_replies(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> list[env
     ]
 
 
-def _tier_cluster(tier: str) -> envoy.Part:
+def _tier_cluster(tier: TierPlan) -> envoy.Part:
+    address = f"{router_service(tier.name)}.{SERVING_NAMESPACE}.svc.cluster.local"
+    # A connection stays with the pod that it was made to, and a router's pod that goes takes requests for `pre_stop_s`
+    # more: before that every connection is one to its successor.
+    connections = {"max_connection_duration": f"{tier.timeouts.pre_stop_s / 2:g}s"}
     return {
-        "name": tier,
+        "name": tier.name,
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_ONLY",
         "connect_timeout": envoy.CONNECT_TIMEOUT,
         "circuit_breakers": envoy.unlimited(),
-        # A router whose node is lost says no goodbye, and a request on a connection to it would wait for silence.
+        # A router whose node is lost says no goodbye, and what waits for its answer would wait for silence to end it.
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 5, "keepalive_probes": 3}
         },
-        "typed_extension_protocol_options": envoy.http_options(explicit_http_config={"http_protocol_options": {}}),
-        "load_assignment": envoy.endpoint(
-            tier, f"{router_service(tier)}.{SERVING_NAMESPACE}.svc.cluster.local", HTTP_PORT
+        "typed_extension_protocol_options": envoy.http_options(
+            common_http_protocol_options=connections, explicit_http_config={"http_protocol_options": {}}
         ),
+        "load_assignment": envoy.endpoint(tier.name, address, HTTP_PORT),
     }

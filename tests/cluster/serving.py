@@ -22,6 +22,7 @@ from typing import Any, Final
 import requests
 import yaml
 
+from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
     POOL_LABEL,
     ROUTER_PORT,
@@ -31,7 +32,7 @@ from components.names import (
     engine_deployment,
     router_service,
 )
-from components.router_config import ENVOY_CONFIG_KEY, PICKER_CONFIG_DIRECTORY, PICKER_CONFIG_KEY
+from components.router_config import PICKER_CONFIG_DIRECTORY, PICKER_CONFIG_KEY
 from offline.recording import Recording
 from planning.stackfile import read_stack, stack_path
 from settings import NAMESPACE
