@@ -68,8 +68,10 @@ test-cluster: $(EVERYTHING) $(EMULATORS) cluster-tools ## the program before the
 soak: $(EVERYTHING) $(EMULATORS) cluster-tools ## the cluster tests that repeat, in full
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m soak tests/cluster
 
-bench: $(EVERYTHING) ## how long plans take, against their limits
+bench: $(EVERYTHING) ## how long plans take and what a router adds, against their limits
 	@$(BIN)/python benchmarks/plan.py
+	@$(MAKE) cluster-tools >/dev/null
+	@$(BIN)/python -m benchmarks.router
 
 lint: $(EVERYTHING) ## ruff: rules and format
 	@$(BIN)/ruff check --quiet .

@@ -35,12 +35,12 @@ cluster = Cluster("cluster", ClusterArgs(
     control_plane_logs=watched.control_plane_logs, log_retention_days=watched.log_retention_days, tags=tags), in_aws)
 
 in_cluster = pulumi.ResourceOptions.merge(in_aws, pulumi.ResourceOptions(providers=[cluster.provider]))
-observability = Observability("observability", ObservabilityArgs(
-    tiers=plan.tiers, grafana=watched.grafana, retention_days=watched.retention_days, storage_gib=watched.storage_gib,
-    storage_class=cluster.storage_class, system_ready=cluster.system_ready), in_cluster)
+observability = Observability("observability", ObservabilityArgs(tiers=plan.tiers, forecast=plan.forecast,
+    storage_gib=watched.storage_gib, retention_days=watched.retention_days, storage_class=cluster.storage_class,
+    grafana=watched.grafana, alertmanager_url=watched.alertmanager_url, system_ready=cluster.system_ready), in_cluster)
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
-    gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release,
+    gpu_nodes=any(pool.gpu_count for pool in plan.node_pools), prometheus=observability.release, efa=plan.uses_efa,
     device_plugin=not plan.node_image.brings_device_plugin, web_acl_arn=settings.network.web_acl_arn), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)

@@ -176,6 +176,15 @@ def _https_url(url: str) -> str:
     return url
 
 
+def _alertmanager(url: str) -> str:
+    """Plain HTTP is for one in the VPC."""
+    if "@" in url:
+        raise PydanticCustomError("credentials", "has a user in it: a password would stand in clear; leave it out")
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        raise PydanticCustomError("url", "is no URL of an Alertmanager; for example https://alerts.example.com:9093")
+    return url
+
+
 def _release(alias: str) -> str:
     """An AL2023 release is named by its day."""
     family, _, release = alias.partition("@v")
@@ -263,7 +272,7 @@ WebAclArn = Annotated[
     ),
 ]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
-SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
@@ -328,11 +337,26 @@ class Disaggregation(Settings):
     """Prefill and decode in pods of their own, with a shared KV store. Off unless asked for."""
 
     enabled: bool = False
-    """On even where the plan says that it does not pay."""
+    """Apart where that is cheaper than together; where it is not, the plan is refused unless ``insist`` says so."""
+    insist: bool = False
+    """Apart even where it costs more: to try it, or for latencies that the plan does not know of."""
     kv_store_gib: Annotated[Positive, Field(le=2048)] = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
-    shared_store: Literal["none", "s3"] = "none"
-    """A second level that all replicas share: none, or the stack's bucket."""
+    shared_store: Literal["none", "s3", "file"] = "none"
+    """A second level behind it that all replicas share: none, the stack's bucket, or files on ``sharedClaim``."""
+    efa: bool = True
+    """Move KV blocks over Elastic Fabric Adapters where every instance type of the tier has them; both roles then stay
+    in one zone, which EFA does not leave. False: over TCP, in any zone."""
+    shared_claim: KubernetesName | None = None
+    """With ``sharedStore: file``: a PersistentVolumeClaim in the namespace ``llm`` that many nodes may write to
+    (``ReadWriteMany``, for example of EFS). You make it, with its driver; its price is not in the bill, and nobody
+    deletes old blocks there."""
+
+    @model_validator(mode="after")
+    def _files_have_a_place(self) -> Self:
+        if (self.shared_store == "file") != (self.shared_claim is not None):
+            raise PydanticCustomError("store", "sharedStore file and sharedClaim go together: set both, or neither")
+        return self
 
 
 class ApiPrice(Settings):
@@ -362,7 +386,12 @@ class TierSettings(Settings):
     """Most of the 16-bit model's benchmark scores that quantisation may cost, by published results. Left out: 3 under
     ``auto``, and no limit for a quantization asked for by name."""
     kv_cache_dtype: KvCacheDtype = "auto"
-    """``fp8`` halves the cache's memory; ``auto`` is the model's 16 bit."""
+    """``fp8`` halves the cache's memory, and that of its copies in host memory and bucket; ``auto`` is the model's 16
+    bit."""
+    kv_offload_gib: Annotated[NotNegative, Field(le=2048)] | None = None
+    """Host memory of a replica for the KV cache of prompts that may come again, GiB; they are read back instead of
+    computed. It may take larger nodes. Left out: what the nodes leave unused, where ``traffic.prefixHitRate`` is above
+    0 and that is more than the GPUs' own cache."""
     slo: LatencyTarget
     """Latency target."""
     traffic: Traffic
@@ -374,7 +403,11 @@ class TierSettings(Settings):
     working_hours_replicas: Count = 1
     """Replicas kept during working hours, when the schedule has them; 0 lets the tier sleep then too."""
     on_demand_floor: Count = 0
-    """Replicas of ``min_replicas`` that run on on-demand nodes and are never interrupted."""
+    """Replicas of ``minReplicas`` that run on on-demand nodes and are never interrupted."""
+    paused_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)] | None = None
+    """Pauses the autoscaler at so many replicas, ``onDemandFloor`` included, whatever the load and the hour: 0 stops
+    the tier. With prefill and decode apart, of each. The month is that of these replicas; the choice of checkpoint,
+    GPUs and limits stays. Left out, the tier scales."""
     gpus: tuple[str, ...] = ()
     """GPU models that may be used; empty: all that fit."""
     disaggregation: Disaggregation = Disaggregation()
@@ -402,6 +435,24 @@ class TierSettings(Settings):
             wrong.append(
                 f"onDemandFloor {self.on_demand_floor} is above minReplicas {self.min_replicas}: a floor is part of "
                 "the minimum"
+            )
+        paused = self.paused_replicas
+        if paused is not None and paused < self.on_demand_floor:
+            wrong.append(
+                f"pausedReplicas {paused} is below onDemandFloor {self.on_demand_floor}: a floor runs whatever the "
+                "autoscaler does, so pause at it or above, or lower onDemandFloor and minReplicas too"
+            )
+        if paused is not None and most is not None and paused > most:
+            wrong.append(f"pausedReplicas {paused} is above maxReplicas {most}: lower the one or raise the other")
+        if self.kv_offload_gib and self.disaggregation.enabled:
+            wrong.append(
+                f"kvOffloadGib {self.kv_offload_gib:g} with disaggregation.enabled: prefill and decode pods have a "
+                "store already; write disaggregation.kvStoreGib"
+            )
+        if self.kv_offload_gib and self.quantization == "gguf":
+            wrong.append(
+                f"kvOffloadGib {self.kv_offload_gib:g} with quantization gguf: llama.cpp's cache is in host memory "
+                "already; leave it out"
             )
         if self.on_demand_floor and self.disaggregation.enabled:
             wrong.append(
@@ -488,6 +539,9 @@ class Scaling(Settings):
     """Idle minutes before the last replica goes; left out, 10 to 60: until staying up costs a start."""
     node_idle_minutes: Positive = 5.0
     """Minutes an empty node is kept for the next replica."""
+    grace_seconds: Annotated[int, BeforeValidator(_not_boolean), Field(ge=30, le=540)] = 110
+    """Seconds that a stopping replica has for the answers it is giving; it is gone as soon as they are. At most 110
+    with spot, which gives two minutes. More is for long answers with ``capacity.spot: false``."""
 
 
 class Oidc(Settings):
@@ -501,7 +555,7 @@ class Oidc(Settings):
     """Where the load balancer changes a code for a token. It asks from inside the VPC, by a name that is public."""
     user_info_endpoint: HttpsUrl
     """Where the load balancer asks who has signed in."""
-    secret_name: SecretName
+    secret_name: KubernetesName
     """A Secret in the namespace ``llm`` with the keys ``clientID`` and ``clientSecret``. You make it, so that neither
     the stack file nor Pulumi's state holds them."""
     scope: Annotated[str, Field(pattern=r"^\S+( \S+)*$")] = "openid"
@@ -598,10 +652,13 @@ class Observability(Settings):
 
     grafana: bool = True
     """Grafana with the stack's dashboard."""
-    retention_days: Annotated[int, Field(ge=1, le=365)] = 15
-    """Days that Prometheus keeps."""
+    retention_days: Annotated[int, Field(ge=1, le=365)] = 35
+    """Days that Prometheus keeps. Under 31 the month so far lacks its first days at its end."""
     storage_gib: Annotated[int, Field(ge=10, le=16_384)] = 50
     """Prometheus' volume, GiB."""
+    alertmanager_url: Annotated[str, AfterValidator(_alertmanager)] | None = None
+    """An Alertmanager outside the cluster that gets every alert, and ``Watchdog`` as long as Prometheus is there. Left
+    out: alerts only show in Prometheus and Grafana."""
     control_plane_logs: tuple[Literal["api", "audit", "authenticator", "controllerManager", "scheduler"], ...] = (
         "audit",
         "authenticator",
@@ -803,7 +860,7 @@ def _problem(details: ErrorDetails) -> Problem:
             f"must match {details.get('ctx', {}).get('pattern')}",
             _PATTERN_HINTS.get(_named(location), ""),
         )
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or kind == "credentials":
         value = None
     if kind in {"model_type", "model_attributes_type"}:
         return Problem(path, value, f"must be a mapping{_written_out(location)}")
@@ -860,6 +917,7 @@ _WORDS = {
 }
 
 _PATTERN_HINTS = {
+    "sharedClaim": "the name of a PersistentVolumeClaim",
     "secretName": "the name of a Kubernetes Secret, not what it holds",
     "kubernetesVersion": 'a minor version in quotes, for example "1.36": without them YAML reads 1.40 as 1.4',
     "adminRoleArns": (

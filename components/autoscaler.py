@@ -53,12 +53,25 @@ class TierAutoscaler(pulumi.ComponentResource):
                 api_version="keda.sh/v1alpha1",
                 kind="ScaledObject",
                 metadata=k8s.meta.v1.ObjectMetaArgs(
-                    name=deployment, namespace=args.namespace, labels=tier_labels(args.tier.name, ENGINE)
+                    name=deployment,
+                    namespace=args.namespace,
+                    labels=tier_labels(args.tier.name, ENGINE),
+                    annotations=_pause(args.tier.replicas),
                 ),
                 spec={"scaleTargetRef": {"name": deployment}, **spec},
                 opts=child,
             )
         self.register_outputs({})
+
+
+def _pause(replicas: ReplicaRange) -> dict[str, str] | None:
+    """Give the annotation at which KEDA sets a number of replicas and leaves it; without it KEDA scales.
+
+    While it is there KEDA runs no loop and no HPA exists (read in KEDA 2.21.0, ``scaledobject_controller.go``).
+    """
+    if replicas.paused is None:
+        return None
+    return {"autoscaling.keda.sh/paused-replicas": str(replicas.paused - replicas.on_demand_floor)}
 
 
 def _scaled(args: TierAutoscalerArgs) -> dict[str, dict[str, Any]]:

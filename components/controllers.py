@@ -32,6 +32,8 @@ class ControllersArgs:
     """Some node pool has GPUs."""
     device_plugin: bool
     """GPU nodes come without a device plugin: AL2023 does, Bottlerocket brings its own."""
+    efa: bool
+    """Some pod asks for an Elastic Fabric Adapter; no node image brings their device plugin."""
     web_acl_arn: str | None
     """WAF v2 web ACL that the controller may put before load balancers; None: it has no say in WAF."""
     tags: Mapping[str, str]
@@ -43,7 +45,7 @@ class ControllersArgs:
 
 
 class Controllers(pulumi.ComponentResource):
-    """AWS Load Balancer Controller, KEDA and, with GPU nodes, NVIDIA's device plugin and DCGM exporter.
+    """AWS Load Balancer Controller, KEDA and, with GPU nodes, the device plugins of NVIDIA and EFA and DCGM exporter.
 
     What they manage depends on them, so that on destroy their finalizers are cleared while they still run.
     """
@@ -51,6 +53,7 @@ class Controllers(pulumi.ComponentResource):
     load_balancer_controller: k8s.helm.v3.Release
     keda: k8s.helm.v3.Release
     device_plugin: k8s.helm.v3.Release | None
+    efa_device_plugin: k8s.helm.v3.Release | None
     dcgm_exporter: k8s.helm.v3.Release | None
 
     def __init__(self, name: str, args: ControllersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -62,6 +65,7 @@ class Controllers(pulumi.ComponentResource):
         self.load_balancer_controller = self._load_balancer_controller()
         self.keda = self._keda()
         self.device_plugin = self._device_plugin() if args.gpu_nodes and args.device_plugin else None
+        self.efa_device_plugin = self._efa_device_plugin() if args.efa else None
         self.dcgm_exporter = self._dcgm_exporter() if args.gpu_nodes else None
         self.register_outputs({})
 
@@ -154,6 +158,20 @@ class Controllers(pulumi.ComponentResource):
             versions.NVIDIA_DEVICE_PLUGIN,
             # By its own affinity it runs where the label nvidia.com/gpu.present is, and it tolerates the GPU taint.
             {"resources": helm.resources("nvidia-device-plugin")},
+            namespace=_SYSTEM_NAMESPACE,
+            parent=self,
+            depends_on=self._args.system_ready,
+        )
+
+    def _efa_device_plugin(self) -> k8s.helm.v3.Release:
+        return helm.release(
+            f"{self._prefix}-efa-device-plugin",
+            versions.EFA_DEVICE_PLUGIN,
+            {
+                # By its own affinity it runs on types that have EFA.
+                "tolerations": [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
+                "resources": helm.resources("aws-efa-k8s-device-plugin"),
+            },
             namespace=_SYSTEM_NAMESPACE,
             parent=self,
             depends_on=self._args.system_ready,

@@ -23,7 +23,7 @@ from components.serving_pod import (
     rollout_timeouts,
     variable,
 )
-from components.vllm_arguments import SharedStore, serve_arguments, transfer_argument
+from components.vllm_arguments import SHARED_DIRECTORY, SharedStore, serve_arguments, transfer_argument
 from components.vllm_container import model_address, vllm_container, vllm_volumes
 from planning.plan import DisaggregationPlan, PodResources, RolePlan, TierPlan
 
@@ -32,6 +32,7 @@ NIXL_PORT: Final = 5600
 DECODE_PORT: Final = 8200
 """Where the routing sidecar looks for vLLM by default; the sidecar itself has the port that the router calls."""
 
+_SHARED_FILES: Final = "shared-kv-cache"
 _SIDECAR_CPU_CORES: Final = 0.1
 _SIDECAR_MEMORY_GIB: Final = 0.125
 """What a reverse proxy that streams bodies asks for; not measured. It comes out of the decode pod's share, which fills
@@ -142,6 +143,11 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
             variable("PYTHONHASHSEED", "0"),
         ],
         extra_ports=[k8s.core.v1.ContainerPortArgs(name="nixl", container_port=NIXL_PORT)],
+        extra_mounts=[k8s.core.v1.VolumeMountArgs(name=_SHARED_FILES, mount_path=SHARED_DIRECTORY)]
+        if plan.shared_claim
+        else [],
+        # UCX, NIXL's transport here, takes EFA where its driver loads and TCP where it does not.
+        efa_interfaces=plan.efa_interfaces,
     )
     pod = engine_pod(
         tier,
@@ -151,20 +157,28 @@ def _spec(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> k8s.app
         spread_over=labels,
         container=container,
         init_containers=[_routing_sidecar()] if decodes else [],
-        volumes=vllm_volumes(resources),
+        in_the_zone_of=tier_labels(tier.name, ENGINE) if plan.efa_interfaces else None,
+        volumes=[*vllm_volumes(resources), *([_claimed(plan.shared_claim)] if plan.shared_claim else [])],
     )
     return engine_deployment_spec(labels, pod, tier.timeouts)
 
 
 def _transfer_argument(args: EngineArgs, plan: DisaggregationPlan, role: RolePlan) -> pulumi.Input[str]:
-    if plan.shared_store == "none":
-        return transfer_argument(role.role, plan.kv_store_gib)
+    if plan.shared_store != "s3":
+        return transfer_argument(
+            role.role, plan.kv_store_gib, plan.shared_store if plan.shared_store == "file" else None
+        )
     prefix = kv_cache_prefix(args.tier.name)
     return pulumi.Output.from_input(args.bucket).apply(
         lambda bucket: transfer_argument(
             role.role, plan.kv_store_gib, SharedStore(bucket=bucket, prefix=prefix, region=args.region)
         )
     )
+
+
+def _claimed(claim: str) -> k8s.core.v1.VolumeArgs:
+    source = k8s.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=claim)
+    return k8s.core.v1.VolumeArgs(name=_SHARED_FILES, persistent_volume_claim=source)
 
 
 def _routing_sidecar() -> k8s.core.v1.ContainerArgs:

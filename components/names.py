@@ -58,6 +58,7 @@ PROMETHEUS_RELEASE: Final = "prometheus"
 PROMETHEUS_URL: Final = f"http://{PROMETHEUS_RELEASE}-kube-prometheus-prometheus.{MONITORING_NAMESPACE}:9090"
 """Service of the chart's Prometheus: ``<release>-kube-prometheus-prometheus`` for a release of this name."""
 
+EFA_RESOURCE: Final = "vpc.amazonaws.com/efa"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 
 GGUF_METHOD_PREFIX: Final = "gguf-"

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from components import helm, versions
-from components.dashboards.costs import NODE_LABELS
+from components.dashboards.costs import NODE_LABELS, POD_LABELS
+from components.dashboards.objectives import RULE_INTERVAL_S
 from components.dashboards.overview import DASHBOARD_FILE, dashboard
 from components.dashboards.rules import rule_groups
+from components.dashboards.watching import SCRAPE_INTERVAL_S
 from components.names import MONITORING_NAMESPACE, PROJECT, PROMETHEUS_RELEASE, PROMETHEUS_URL
-from planning.plan import TierPlan
+from planning.plan import Forecast, TierPlan
 
 _DASHBOARD_LABEL: Final = "grafana_dashboard"
 """Grafana's sidecar looks for ConfigMaps with it, in all namespaces."""
@@ -23,7 +26,7 @@ _PRIORITY: Final = "system-cluster-critical"
 _STORAGE_SHARE: Final = 0.8
 """Of the volume, for blocks of samples. A full volume stops Prometheus and with it every wake-up, and the write-ahead
 log and a compaction need room beside the blocks."""
-_INTERVAL: Final = "30s"
+_INTERVAL: Final = f"{SCRAPE_INTERVAL_S}s"
 """For everything that wakes nobody; routers are scraped as often as the autoscaler looks."""
 
 _WITHOUT_TARGETS: Final = (
@@ -53,6 +56,8 @@ class ObservabilityArgs:
     """What monitoring is built from."""
 
     tiers: tuple[TierPlan, ...]
+    forecast: Forecast
+    """Of these tiers: what they cost is held against it."""
     grafana: bool
     retention_days: int
     storage_gib: int
@@ -60,13 +65,16 @@ class ObservabilityArgs:
     """Of Prometheus' volume; ``WaitForFirstConsumer``, so that it is made where its pod is put."""
     system_ready: Sequence[pulumi.Resource]
     """``Cluster.system_ready``: nodes to run on, DNS, volumes."""
+    alertmanager_url: str | None = None
+    """An Alertmanager outside this cluster that alerts are sent to."""
 
 
 class Observability(pulumi.ComponentResource):
     """kube-prometheus-stack, small and with a volume of its own, the stack's alerts and its dashboard.
 
-    There is no Alertmanager: it would need somebody to send to, and no setting names one. Alerts show in Prometheus and
-    in Grafana. ServiceMonitors, PodMonitors and PrometheusRules depend on ``release``, which brings their definitions.
+    There is no Alertmanager: one in this cluster could not say that the cluster is down. Alerts go to the one that the
+    settings name, and show in Prometheus and in Grafana. ServiceMonitors, PodMonitors and PrometheusRules depend on
+    ``release``, which brings their definitions.
     """
 
     release: k8s.helm.v3.Release
@@ -98,7 +106,7 @@ class Observability(pulumi.ComponentResource):
             metadata=k8s.meta.v1.ObjectMetaArgs(
                 name=PROJECT, namespace=MONITORING_NAMESPACE, labels={"release": PROMETHEUS_RELEASE}
             ),
-            spec={"groups": rule_groups(args.tiers)},
+            spec={"groups": rule_groups(args.tiers, args.forecast, args.retention_days)},
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[self.release])),
         )
         if args.grafana:
@@ -124,12 +132,13 @@ def _values(args: ObservabilityArgs) -> dict[str, Any]:
         "coreDns": off,
         # A pod on every GPU node for what kubelet and DCGM tell already.
         "nodeExporter": off,
-        "defaultRules": {"rules": dict.fromkeys(_WITHOUT_TARGETS, False)},
+        # Our own has a description and a test.
+        "defaultRules": {"rules": dict.fromkeys(_WITHOUT_TARGETS, False), "disabled": {"Watchdog": True}},
         "kubelet": {"serviceMonitor": {"cAdvisorInterval": _INTERVAL}},
         "kube-state-metrics": {
             "nodeSelector": helm.ON_SYSTEM_NODES,
             "resources": helm.resources("kube-state-metrics"),
-            "metricLabelsAllowlist": [f"nodes=[{','.join(NODE_LABELS)}]"],
+            "metricLabelsAllowlist": [f"nodes=[{','.join(NODE_LABELS)}]", f"pods=[{','.join(POD_LABELS)}]"],
         },
         "prometheusOperator": {
             "nodeSelector": helm.ON_SYSTEM_NODES,
@@ -155,7 +164,9 @@ def _prometheus_spec(args: ObservabilityArgs) -> dict[str, Any]:
     return {
         **{f"{kind}SelectorNilUsesHelmValues": False for kind in kinds},
         "scrapeInterval": _INTERVAL,
-        "evaluationInterval": _INTERVAL,
+        "evaluationInterval": f"{RULE_INTERVAL_S}s",
+        # On every alert that is sent.
+        "externalLabels": {"stack": pulumi.get_stack()},
         "retention": f"{args.retention_days}d",
         "retentionSize": f"{int(args.storage_gib * 1024 * _STORAGE_SHARE)}MiB",
         "storageSpec": {"volumeClaimTemplate": {"spec": volume}},
@@ -164,7 +175,16 @@ def _prometheus_spec(args: ObservabilityArgs) -> dict[str, Any]:
         "nodeSelector": helm.ON_SYSTEM_NODES,
         "priorityClassName": _PRIORITY,
         "resources": helm.resources("prometheus"),
+        **_alertmanagers(args.alertmanager_url),
     }
+
+
+def _alertmanagers(url: str | None) -> dict[str, Any]:
+    if url is None:
+        return {}
+    parts = urlsplit(url)
+    found = {"scheme": parts.scheme, "path_prefix": parts.path or "/", "static_configs": [{"targets": [parts.netloc]}]}
+    return {"additionalAlertManagerConfigs": [{**found, "api_version": "v2"}]}
 
 
 def _grafana_values() -> dict[str, Any]:

@@ -253,7 +253,7 @@ def _picker_filter(tier: TierPlan) -> envoy.Part:
             failure_mode_allow=False,
             grpc_service={
                 "envoy_grpc": {"cluster_name": "picker", "authority": f"localhost:{PICKER_PORT}"},
-                # Of opening the stream; a held request is bounded by message_timeout.
+                # Of opening the stream, not of a hold.
                 "timeout": "10s",
             },
             processing_mode={
@@ -264,6 +264,8 @@ def _picker_filter(tier: TierPlan) -> envoy.Part:
                 "request_trailer_mode": "SEND",
                 "response_trailer_mode": "SEND",
             },
+            # Envoy 1.40.0 does not look at it while bodies are streamed in full duplex: the picker's own TTL bounds a
+            # hold, and silence ends what a picker never answers. It stands for a version that does look.
             message_timeout=f"{tier.timeouts.envoy_message_s}s",
         ),
     }

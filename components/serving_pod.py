@@ -13,6 +13,7 @@ from components.names import (
     API_KEY_SECRET,
     API_KEY_SECRET_KEY,
     CAPACITY_LABEL,
+    EFA_RESOURCE,
     ENGINE_PORT,
     GPU_RESOURCE,
     NODE_IMAGE_LABEL,
@@ -76,13 +77,14 @@ def cores(amount: float) -> str:
     return f"{round(amount * 1000)}m"
 
 
-def requirements(resources: PodResources) -> k8s.core.v1.ResourceRequirementsArgs:
-    """Give requests and limits of an engine container.
+def requirements(resources: PodResources, efa_interfaces: int = 0) -> k8s.core.v1.ResourceRequirementsArgs:
+    """Give requests and limits of an engine container, with so many Elastic Fabric Adapters.
 
     Memory is limited to what is requested, so that a pod that needs more than planned fails alone and at once instead
     of when its neighbour grows. CPU has no limit: throttling would show up as latency while the node idles.
     """
-    gpus = {GPU_RESOURCE: str(resources.gpus)} if resources.gpus else {}
+    devices = {GPU_RESOURCE: resources.gpus, EFA_RESOURCE: efa_interfaces}
+    gpus = {name: str(count) for name, count in devices.items() if count}
     return k8s.core.v1.ResourceRequirementsArgs(
         requests={
             "cpu": cores(resources.cpu_cores),
@@ -182,7 +184,23 @@ def sleep_before_stop(seconds: int) -> k8s.core.v1.LifecycleArgs:
     return k8s.core.v1.LifecycleArgs(pre_stop=k8s.core.v1.LifecycleHandlerArgs(sleep=sleep))
 
 
-def spread(labels: Mapping[str, str]) -> list[k8s.core.v1.TopologySpreadConstraintArgs]:
+_ZONE: Final = "topology.kubernetes.io/zone"
+_HOST: Final = "kubernetes.io/hostname"
+
+
+def beside(labels: Mapping[str, str]) -> k8s.core.v1.AffinityArgs:
+    """Keep a pod in the zone of the pods that carry ``labels``; the first of them goes where there is capacity."""
+    term = k8s.core.v1.PodAffinityTermArgs(
+        topology_key=_ZONE, label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=labels)
+    )
+    return k8s.core.v1.AffinityArgs(
+        pod_affinity=k8s.core.v1.PodAffinityArgs(required_during_scheduling_ignored_during_execution=[term])
+    )
+
+
+def spread(
+    labels: Mapping[str, str], over: Sequence[str] = (_ZONE, _HOST)
+) -> list[k8s.core.v1.TopologySpreadConstraintArgs]:
     """Spread the pods that carry ``labels`` over zones and nodes as far as capacity allows.
 
     Karpenter plans for such a preference first, so two replicas come up in two zones when two zones have capacity.
@@ -198,7 +216,7 @@ def spread(labels: Mapping[str, str]) -> list[k8s.core.v1.TopologySpreadConstrai
             when_unsatisfiable="ScheduleAnyway",
             label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=labels),
         )
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        for key in over
     ]
 
 
@@ -241,10 +259,12 @@ def engine_pod(
     volumes: Sequence[k8s.core.v1.VolumeArgs],
     init_containers: Sequence[k8s.core.v1.ContainerArgs] = (),
     on_demand_only: bool = False,
+    in_the_zone_of: Mapping[str, str] | None = None,
 ) -> k8s.core.v1.PodSpecArgs:
     """Give the pod around an engine container, on nodes of ``pool``.
 
-    ``on_demand_only`` keeps it off spot nodes, for a tier's uninterruptible floor.
+    ``on_demand_only`` keeps it off spot nodes, for a tier's uninterruptible floor. ``in_the_zone_of`` pods with these
+    labels, its own among them, is where it must be; by default it goes to another zone than its like.
     """
     capacity = {CAPACITY_LABEL: "elastic"}
     if on_demand_only:
@@ -261,7 +281,10 @@ def engine_pod(
         node_selector={POOL_LABEL: pool, NODE_IMAGE_LABEL: image_label, **capacity},
         tolerations=[_toleration(pool, tier.resources.gpus)],
         # Karpenter settles a spread pod's zone before it compares prices, and asks EC2 for that zone only.
-        topology_spread_constraints=spread(spread_over) if tier.replicas.several else None,
+        topology_spread_constraints=spread(spread_over, [_HOST] if in_the_zone_of else (_ZONE, _HOST))
+        if tier.replicas.several
+        else None,
+        affinity=beside(in_the_zone_of) if in_the_zone_of else None,
         termination_grace_period_seconds=tier.timeouts.grace_s,
         security_context=pod_security(user),
         init_containers=list(init_containers) or None,

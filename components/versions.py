@@ -66,6 +66,10 @@ DCGM_EXPORTER = Chart(
     "NVIDIA/dcgm-exporter d5e5f51, 2026-05-12",
 )
 
+EFA_DEVICE_PLUGIN = Chart(
+    "aws-efa-k8s-device-plugin", "v0.5.30", "https://aws.github.io/eks-charts", "aws/eks-charts 5239609, 2026-08-03"
+)
+
 VLLM_VERSION = "0.33.0"
 VLLM = Image(
     f"docker.io/vllm/vllm-openai:v{VLLM_VERSION}",

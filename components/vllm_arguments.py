@@ -26,6 +26,10 @@ class SharedStore:
     region: str
 
 
+SHARED_DIRECTORY: Final = "/kv-cache"
+"""Where a store of files is mounted."""
+
+
 def serve_arguments(
     limits: VllmLimits, served_model_names: Sequence[str], timeouts: Timeouts, *, port: int = ENGINE_PORT
 ) -> list[str]:
@@ -48,9 +52,19 @@ def serve_arguments(
         f"--gpu-memory-utilization={limits.gpu_memory_utilization:g}",
         f"--kv-cache-dtype={limits.kv_cache_dtype}",
         "--enable-prefix-caching",
+        # vLLM's default, which the plan's limits rest on: a prompt may be longer than a step.
+        "--enable-chunked-prefill",
+        *_offloading_arguments(limits.kv_offload_gib),
         f"--shutdown-timeout={timeouts.shutdown_s}",
         f"--sse-keep-alive-interval={SSE_KEEP_ALIVE_S}",
     ]
+
+
+def _offloading_arguments(kv_offload_gib: float) -> list[str]:
+    """Give the flags that keep KV blocks in the pod's memory, of all ranks together, without another connector."""
+    if not kv_offload_gib:
+        return []
+    return [f"--kv-offloading-size={kv_offload_gib:g}", "--kv-offloading-backend=native"]
 
 
 def _loader_config(limits: VllmLimits) -> str:
@@ -67,15 +81,17 @@ def _loader_config(limits: VllmLimits) -> str:
 
 
 def transfer_argument(
-    role: Literal["prefill", "decode"], kv_store_gib: float, shared_store: SharedStore | None = None
+    role: Literal["prefill", "decode"],
+    kv_store_gib: float,
+    shared_store: SharedStore | Literal["file"] | None = None,
 ) -> str:
     """Give ``--kv-transfer-config`` for a pod that prefills for others, or that decodes what others prefilled.
 
     Two connectors work side by side: NIXL moves a prompt's KV blocks from the prefill pod to the decode pod, and the
     offloading connector keeps blocks that leave the GPU in ``kv_store_gib`` of the pod's own memory (with
-    ``shared_store``, behind it in the bucket). vLLM loads from the first connector that has the blocks and saves to
-    both. ``--kv-offloading-size`` is no short cut for the second: it replaces the connector given here (vLLM 0.33.0,
-    ``config/vllm.py``, ``_post_init_kv_transfer_config``).
+    ``shared_store``, behind it in the bucket or in files). vLLM loads from the first connector that has the blocks and
+    saves to both. ``--kv-offloading-size`` is no short cut for the second: it replaces the connector given here (vLLM
+    0.33.0, ``config/vllm.py``, ``_post_init_kv_transfer_config``).
 
     The outer role is ``kv_both`` because both pods load and save through the offloading connector: on a pod that is
     no consumer vLLM would not hold freed blocks back from asynchronous loads. NIXL itself has a deprecation for
@@ -100,10 +116,15 @@ def transfer_argument(
     return f"--kv-transfer-config={_compact(config)}"
 
 
-def _offloading(kv_store_gib: float, shared_store: SharedStore | None) -> dict[str, Any]:
+def _offloading(kv_store_gib: float, shared_store: SharedStore | Literal["file"] | None) -> dict[str, Any]:
     memory = {"cpu_bytes_to_use": round(kv_store_gib * _GIB)}
     if shared_store is None:
         return {"spec_name": "CPUOffloadingSpec", **memory}
+    tier = {"type": "fs", "root_dir": SHARED_DIRECTORY} if shared_store == "file" else _objects(shared_store)
+    return {"spec_name": "TieringOffloadingSpec", **memory, "secondary_tiers": [tier]}
+
+
+def _objects(shared_store: SharedStore) -> dict[str, Any]:
     suffix = "amazonaws.com.cn" if shared_store.region.startswith("cn-") else "amazonaws.com"
     store = {
         "bucket": shared_store.bucket,
@@ -112,8 +133,7 @@ def _offloading(kv_store_gib: float, shared_store: SharedStore | None) -> dict[s
         "endpoint_override": f"https://s3.{shared_store.region}.{suffix}",
         "scheme": "https",
     }
-    tier = {"type": "obj", "prefix": shared_store.prefix, "store_config": store}
-    return {"spec_name": "TieringOffloadingSpec", **memory, "secondary_tiers": [tier]}
+    return {"type": "obj", "prefix": shared_store.prefix, "store_config": store}
 
 
 def _compact(value: Mapping[str, Any]) -> str:

@@ -50,6 +50,8 @@ def vllm_container(
     port: int = ENGINE_PORT,
     extra_environment: Sequence[k8s.core.v1.EnvVarArgs] = (),
     extra_ports: Sequence[k8s.core.v1.ContainerPortArgs] = (),
+    extra_mounts: Sequence[k8s.core.v1.VolumeMountArgs] = (),
+    efa_interfaces: int = 0,
 ) -> k8s.core.v1.ContainerArgs:
     """Give the engine container; ``arguments`` start with the model's address.
 
@@ -63,7 +65,7 @@ def vllm_container(
         args=list(arguments),
         env=[*environment(timeouts, region, api_key), *extra_environment],
         ports=[engine_port(port), *extra_ports],
-        resources=requirements(resources),
+        resources=requirements(resources, efa_interfaces),
         security_context=container_security(),
         startup_probe=probe.startup,
         readiness_probe=probe.readiness,
@@ -74,6 +76,7 @@ def vllm_container(
             k8s.core.v1.VolumeMountArgs(name=_CACHE, mount_path=CACHE_DIRECTORY),
             scratch_mount(),
             *([k8s.core.v1.VolumeMountArgs(name=_SHARED_MEMORY, mount_path="/dev/shm")] if resources.shm_gib else []),
+            *extra_mounts,
         ],
     )
 

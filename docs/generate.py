@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined  # noqa: E402 (the repository's root
 
 import settings  # noqa: E402
 from docs.mistakes import mistakes_page  # noqa: E402
+from docs.observability import observability_page  # noqa: E402
 from docs.right_sizing import right_sizing_page  # noqa: E402
 from docs.traffic import traffic_page  # noqa: E402
 
@@ -126,5 +127,6 @@ def _meanings(model: str) -> dict[str, str]:
 if __name__ == "__main__":
     (ROOT / "docs" / "configuration.md").write_text(settings_page())
     (ROOT / "docs" / "mistakes.md").write_text(mistakes_page())
+    (ROOT / "docs" / "observability.md").write_text(observability_page())
     (ROOT / "docs" / "right-sizing.md").write_text(right_sizing_page())
     (ROOT / "docs" / "traffic.md").write_text(traffic_page())

@@ -1,4 +1,4 @@
-"""``docs/mistakes.md``: deliberate mistakes in the program's own objects, and who catches each."""
+"""``docs/mistakes.md``: deliberate mistakes in a stack file and in the program's objects, and who catches each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def mistakes_page() -> str:
     lines = [
         "# Mistakes, and where each is caught",
         "",
-        f"Made from `tests/mistakes.py` by `make docs`. Each of these {len(MISTAKES)} mistakes is made in an object",
-        f"that the `{STACK}` stack emits, one at a time, and the tests demand that the tier named here refuses it and",
-        "says why. What no tier of tests catches: an image or tag that does not exist, a quota of the account, and",
-        "what only AWS itself refuses.",
+        f"Made from `tests/mistakes.py` by `make docs`. Each of these {len(MISTAKES)} mistakes is made in the file of",
+        f"the `{STACK}` stack or in an object that it emits, one at a time. The tests demand that it is refused where",
+        "this table says, with the reason, and in a stack file with what mends it and exit code 2. What no tier of",
+        "tests catches: an image or tag that does not exist, a quota of the account, and what only AWS itself refuses.",
         "",
         "| object | mistake | caught by |",
         "|---|---|---|",

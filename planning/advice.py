@@ -39,10 +39,17 @@ def advice(demands: Sequence[TierDemand], bills: StackBills, bill: Sequence[Tier
     """All that the stack's owner may think of and had better not do, one line each."""
     lines: list[str] = []
     for demand, part in zip(demands, bill, strict=True):
+        if part.paused:
+            continue
         option = part.fleet.option
         found = [_quality_limit(demand, part, bills)]
         if option.gpu is not None:
-            found += [_fp8_cache(demand, part, bills), _speculation(part), _four_bit(part)]
+            found += [
+                _fp8_cache(demand, part, bills),
+                _speculation(part),
+                _four_bit(part),
+                _kv_store(demand, part, bills),
+            ]
         lines += [f"tier {part.name}: {line}" for line in found if line]
     return tuple(lines)
 
@@ -91,6 +98,22 @@ def _fp8_cache(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
         ", so more of it gains nothing" if room >= held + 1 else ": it would gain capacity only"
     )
     return f"no fp8 KV cache: vLLM needs compute capability {needed}, the {option.gpu.name} has {have}{move}; {gain}"
+
+
+def _kv_store(demand: TierDemand, part: TierBill, bills: StackBills) -> str:
+    """What a KV store in host memory costs, where it takes dearer nodes than the tier needs without it."""
+    asked_gib = demand.settings.kv_offload_gib
+    if not asked_gib:
+        return ""
+    unasked = replace(demand, settings=demand.settings.model_copy(update={"kv_offload_gib": None}))
+    without = replace(bills, tiers=(unasked,), _searches={}).tier_bill(unasked, Levers())
+    if part.usd - without.usd < _WORTH_SAYING_USD:
+        return ""
+    return (
+        f"kvOffloadGib {asked_gib:g} takes nodes with more memory: {part.usd:,.0f} USD a month on "
+        f"{part.fleet.option.label} instead of {without.usd:,.0f} on {without.fleet.option.label}; left out, only "
+        "memory that the nodes have anyway is used"
+    )
 
 
 def _sequences_in_cache(part: TierBill, option: Option) -> float:
@@ -218,13 +241,13 @@ class ApiComparison:
 def api_comparison(
     demand: TierDemand, part: TierBill, bills: StackBills, fixed_share_usd: float
 ) -> ApiComparison | None:
-    """The tier's month against an API's; None when the settings give no price or nobody asks anything.
+    """The tier's month against an API's; None where the settings give no price, nobody asks, or the tier is paused.
 
     The break-even follows the planned fleet over more or less traffic of the same shape. Fixed costs stay.
     """
     price, traffic = demand.settings.api_usd_per_million_tokens, demand.settings.traffic
     requests = traffic.mean_requests_per_day
-    if price is None or not requests:
+    if price is None or not requests or part.paused:
         return None
     per_request = (traffic.input_tokens * price.input + traffic.output_tokens * price.output) / 1e6
     api_usd = requests * DAYS_PER_MONTH * per_request

@@ -72,11 +72,13 @@ class TierBill:
     disaggregated: DisaggregatedFleet | None
     together_usd: float
     """The cheapest month with prefill and decode together."""
+    paused: Fleet | None = None
+    """The month of the replicas that the tier is paused at; None: it scales."""
 
     @property
     def paid(self) -> Fleet:
-        """What the month pays for: ``fleet``, or its replicas apart."""
-        return self.disaggregated.fleet if self.disaggregated else self.fleet
+        """What the month pays for: ``fleet``, or its replicas apart, or those that a paused tier is left with."""
+        return self.paused or (self.disaggregated.fleet if self.disaggregated else self.fleet)
 
     @property
     def usd(self) -> float:
@@ -137,14 +139,28 @@ class StackBills:
         """The month of a chosen fleet, USD, in one case of what is uncertain; the choice stays."""
         fleet = bill.search.fleet(bill.fleet.option, self.policy(levers), case, sleeps=bill.fleet.rule.may_sleep)
         apart = self._disaggregated(bill.search, fleet, case) if bill.disaggregated else None
-        return apart.fleet.usd if apart else fleet.usd
+        scaled = apart.fleet if apart else fleet
+        return bill.search.held(scaled, bill.paused.month.peak_replicas).usd if bill.paused else scaled.usd
 
     def _groups(self, levers: Levers) -> list[tuple[str, tuple[TierDemand, ...]]]:
         if levers.routing or len(self.tiers) == 1:
             return [(tier.settings.name, (tier,)) for tier in self.tiers]
-        return [(largest_tier(self.tiers).settings.name, self.tiers)]
+        # A paused tier serves what its own replicas do, and leaves no request to another.
+        paused = tuple(tier for tier in self.tiers if tier.settings.paused_replicas is not None)
+        scaled = tuple(tier for tier in self.tiers if tier.settings.paused_replicas is None)
+        merged = [(largest_tier(scaled).settings.name, scaled)] if scaled else []
+        return [*merged, *((tier.settings.name, (tier,)) for tier in paused)]
 
     def _tier_bill(self, name: str, tiers: tuple[TierDemand, ...], levers: Levers) -> TierBill:
+        bill = self._scaled_bill(name, tiers, levers)
+        replicas = tiers[0].settings.paused_replicas
+        if replicas is None:
+            return bill
+        # What runs is chosen as if it scaled, so that a pause changes nothing else.
+        both = 2 * replicas if bill.disaggregated else replicas
+        return replace(bill, paused=bill.search.held(bill.paid, both))
+
+    def _scaled_bill(self, name: str, tiers: tuple[TierDemand, ...], levers: Levers) -> TierBill:
         search = self._search(tiers, levers)
         policy = self.policy(levers)
         tier = largest_tier(tiers)
@@ -208,7 +224,7 @@ class StackBills:
             else settings.max_model_len,
             kv_cache_dtype=settings.kv_cache_dtype if levers.kv_compression else "auto",
             gpus=settings.gpus,
-            host_memory_gib=settings.disaggregation.kv_store_gib if apart else 0.0,
+            host_memory_gib=_host_memory_gib(settings, levers, apart=apart),
         )
         return TierFleet(
             demand,
@@ -256,6 +272,13 @@ class StackBills:
         prefill = month(loads.prefill_requests_per_second, loads.prefill_concurrency, 1.0)
         decode = month(loads.decode.requests_per_second, loads.decode.concurrency, 0.0)
         return DisaggregatedFleet(loads, prefill, decode, search.under(fleet, both(prefill, decode)))
+
+
+def _host_memory_gib(settings: TierSettings, levers: Levers, *, apart: bool) -> float:
+    """What a replica's KV store takes of its node; one that nobody asked for takes only what is left over."""
+    if apart:
+        return settings.disaggregation.kv_store_gib
+    return (settings.kv_offload_gib or 0.0) if levers.prefix_caching else 0.0
 
 
 def largest_tier(tiers: Sequence[TierDemand]) -> TierDemand:

@@ -69,6 +69,8 @@ def stack_warnings(
 
 def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> Iterator[str]:
     spot = settings.capacity.spot
+    if part.paused is not None:
+        yield _pause(tier, part)
     if spot and len(tier.instance_types) < _FEW_OFFERINGS:
         yield (
             f"tier {tier.name}: only {len(tier.instance_types)} instance type(s) carry it "
@@ -92,6 +94,16 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         yield f"tier {tier.name}: {tier.checkpoint.repository} is gated, set the secret huggingFaceToken"
     if tier.disaggregation is not None and not tier.disaggregation.pays:
         yield f"tier {tier.name}: {tier.disaggregation.verdict}"
+    if tier.disaggregation is not None and tier.disaggregation.efa_interfaces:
+        yield (
+            f"tier {tier.name}: all its replicas run in one zone, which EFA does not leave: spot is bought there only, "
+            "and the loss of the zone is an outage of one cold start; disaggregation.efa: false spreads them"
+        )
+    if tier.disaggregation is not None and tier.disaggregation.shared_claim is not None:
+        yield (
+            f"tier {tier.name}: the claim {tier.disaggregation.shared_claim} must be there before its pods, which wait "
+            "for it; what it stores is not in this bill"
+        )
     if part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
             f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "
@@ -99,6 +111,18 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
         )
     if tier.replicas.minimum == 1 and tier.replicas.on_demand_floor == 0 and spot:
         yield f"tier {tier.name}: a single spot replica; an interruption is an outage of one cold start"
+
+
+def _pause(tier: TierPlan, part: TierBill) -> str:
+    """What a paused tier costs and does."""
+    scaled = part.disaggregated.fleet if part.disaggregated else part.fleet
+    each = " of each role" if part.disaggregated else ""
+    waits = f"; its requests wait {tier.timeouts.router_hold_s:,} s in the router and are refused then"
+    return (
+        f"tier {tier.name}: paused at {tier.replicas.paused} replicas{each}, whatever the load: the month counts them "
+        f"at every hour, {part.usd:,.0f} USD, and while it scales {scaled.usd:,.0f}; the baseline has as many"
+        + ("" if tier.replicas.paused else waits)
+    )
 
 
 def _never_served(part: TierBill) -> str:

@@ -200,7 +200,7 @@ def _checkpoints(tier: TierSettings, known: Sequence[Checkpoint]) -> tuple[tuple
         for checkpoint in group
         if checkpoint.verified or method == wanted
     )
-    needs_vllm = tier.gpus or tier.disaggregation.enabled or tier.kv_cache_dtype != "auto"
+    needs_vllm = tier.gpus or tier.disaggregation.enabled or tier.kv_cache_dtype != "auto" or tier.kv_offload_gib
     on_cpu = by_method.get("gguf", ())
     if wanted == "auto":
         on_cpu = () if needs_vllm else tuple(checkpoint for checkpoint in on_cpu if checkpoint.verified)

@@ -148,7 +148,9 @@ def _tier_facts(plan: Plan) -> dict[str, TierFacts]:
         tier.name: TierFacts(
             checkpoint=tier.checkpoint.repository,
             hardware=f"{tier.gpus_per_replica} x {tier.gpu}" if tier.gpu else f"CPU {tier.instance_types[0]}",
-            replicas=f"{tier.replicas.minimum}-{tier.replicas.maximum}" + (" apart" if tier.disaggregation else ""),
+            replicas=f"{tier.replicas.minimum}-{tier.replicas.maximum}"
+            + (" apart" if tier.disaggregation else "")
+            + ("" if tier.replicas.paused is None else f", paused at {tier.replicas.paused}"),
             ttft_ms=round(tier.serving.ttft_ms, 1),
             tpot_ms=round(tier.serving.tpot_ms, 1),
             usd=round(costs[tier.name].expected_usd, 2),

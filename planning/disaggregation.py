@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planning.memory import kv_bytes_per_sequence
 from planning.options import Demand, Option, replica_speed
+from planning.plan import TierPlan
 from planning.serving import Load, LoadModel, Workload
 from planning.speed import ReplicaSpeed
+from settings import NAMESPACE, Problem, StackSettings
 
 #: Prompts with fewer new tokens than this are prefilled on the decode pod: the transfer would cost more than it saves.
 #: llm-d's own example of the prefix-based decider.
@@ -103,3 +106,17 @@ def largest_prefill_rate(
     # The equation solved for the rate; (e^x - 1)^-1 written so that strong bursts do not overflow.
     rate = -high * burst * math.exp(-burst * grown) / math.expm1(-burst * grown) if burst else high / grown
     return (rate, work_s) if rate * work_s > _LEAST_BUSY else None
+
+
+def disaggregation_problems(settings: StackSettings, tiers: Sequence[TierPlan]) -> list[Problem]:
+    """Tiers with prefill and decode apart that cost more than together, unless the settings insist."""
+    return [
+        Problem(
+            f"{NAMESPACE}:tiers[{position}].disaggregation.enabled",
+            value=True,
+            limit=plan.disaggregation.verdict,
+            way_out="set it to false, or insist: true beside it to run it all the same",
+        )
+        for position, (tier, plan) in enumerate(zip(settings.tiers, tiers, strict=True))
+        if plan.disaggregation and not plan.disaggregation.pays and not tier.disaggregation.insist
+    ]

@@ -362,6 +362,14 @@ class TierFleet:
         """The same replicas in another month, none of them on a floor."""
         return self._fleet(fleet.option, fleet.pool, fleet.price, fleet.rule, month, 0.0)
 
+    def held(self, fleet: Fleet, replicas: int) -> Fleet:
+        """The same kind of replicas, so many of them at every hour whatever the load."""
+        hours = float(replicas * HOURS_PER_MONTH)
+        by_hour = (float(replicas),) * len(fleet.month.by_hour)
+        month = ReplicaMonth(hours, 0.0, replicas, fleet.month.needed_replicas, by_hour)
+        floor_hours = min(fleet.floor_hours, hours)
+        return self._fleet(fleet.option, fleet.pool, fleet.price, fleet.rule, month, floor_hours)
+
     def _fleet(
         self,
         option: Option,

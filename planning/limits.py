@@ -113,7 +113,7 @@ def worst_usd_per_hour(pool: Sequence[Offering]) -> float:
 
 def _claims(demand: TierDemand, part: TierBill, bills: StackBills) -> list[_Claim]:
     rule, fleet = part.fleet.rule, part.fleet
-    kept = max(1, rule.minimum, rule.working_hours)
+    kept = max(1, rule.minimum, rule.working_hours, demand.settings.paused_replicas or 0)
     volume = VolumePrices.of(bills.region).usd_per_hour(root_volume(fleet.pool))
     node_usd = (worst_usd_per_hour(fleet.pool) + volume) * HOURS_PER_MONTH
 

@@ -97,7 +97,7 @@ class Demand:
     gpus: tuple[str, ...] = ()
     """GPU models that may be used; empty: all."""
     host_memory_gib: float = 0.0
-    """What a pod takes beside its own needs: the KV store of a disaggregated tier."""
+    """What a pod takes beside its own needs: a KV store that is asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -599,6 +599,15 @@ def _known_fit(
         kv_cache_dtype=kv_cache_dtype,
         gpu_memory_utilization=gpu_memory_utilization,
     )
+
+
+def kv_cache_gib(option: Option, demand: Demand) -> float:
+    """GiB of KV cache on all GPUs of an option's replica; 0 on CPU."""
+    limits = option.vllm
+    if limits is None or option.gpu is None:
+        return 0.0
+    memory = _fit(demand, option.checkpoint, limits, option.gpu, limits.max_num_seqs, limits.max_num_batched_tokens)
+    return memory.kv_gib_per_gpu * option.gpus
 
 
 def _sequences(demand: Demand, memory: MemoryFit, speed: ReplicaSpeed) -> int:

@@ -63,6 +63,7 @@ class TierOutput(TypedDict):
     maxNumSeqs: int
     maxNumBatchedTokens: int | None
     maxModelLen: int
+    kvOffloadGib: float
     ttftMs: float
     tpotMs: float
     clientTimeoutSeconds: int
@@ -70,6 +71,7 @@ class TierOutput(TypedDict):
     requestsPerSecondPerReplica: float
     minReplicas: int
     maxReplicas: int
+    pausedReplicas: int | None
 
 
 class PlanOutputs(TypedDict):
@@ -276,6 +278,7 @@ def _tier(tier: TierPlan) -> TierOutput:
         maxNumSeqs=vllm.max_num_seqs if vllm else slots,
         maxNumBatchedTokens=vllm.max_num_batched_tokens if vllm else None,
         maxModelLen=vllm.max_model_len if vllm else (llama_cpp.context_tokens // slots if llama_cpp else 0),
+        kvOffloadGib=vllm.kv_offload_gib if vllm else 0.0,
         ttftMs=round(tier.serving.ttft_ms, 1),
         tpotMs=round(tier.serving.tpot_ms, 1),
         clientTimeoutSeconds=tier.timeouts.client_s,
@@ -283,4 +286,5 @@ def _tier(tier: TierPlan) -> TierOutput:
         requestsPerSecondPerReplica=round(tier.serving.requests_per_second, 4),
         minReplicas=tier.replicas.minimum,
         maxReplicas=tier.replicas.maximum,
+        pausedReplicas=tier.replicas.paused,
     )

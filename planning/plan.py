@@ -41,6 +41,9 @@ class VllmLimits:
     gpu_memory_utilization: float
     kv_cache_dtype: str
     """``auto`` or ``fp8``."""
+    kv_offload_gib: float = 0.0
+    """Host memory for KV blocks that leave the GPUs, of all ranks together; the pod's resources have it. With prefill
+    and decode apart, see ``DisaggregationPlan.kv_store_gib``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class ReplicaRange:
     on_demand_floor: int
     working_hours: int
     """Replicas kept during working hours."""
+    paused: int | None = None
+    """Replicas that the autoscaler is paused at; None: it scales."""
 
     @property
     def several(self) -> bool:
@@ -158,12 +163,16 @@ class DisaggregationPlan:
     prefill: RolePlan
     decode: RolePlan
     kv_store_gib: float
-    shared_store: Literal["none", "s3"]
+    shared_store: Literal["none", "s3", "file"]
+    shared_claim: str | None
+    """PersistentVolumeClaim of a store of files; None for the others."""
+    efa_interfaces: int
+    """Elastic Fabric Adapters of each pod, which all types of the pool have; 0: TCP."""
     non_cached_tokens: int
     """Prompts with at least this many tokens outside the decode pod's cache are prefilled remotely."""
     pays: bool
     verdict: str
-    """Why it pays, or why it does not."""
+    """What it costs apart and together, and whether it is on because the settings insist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,6 +490,11 @@ class Plan:
     def node_image_label(self) -> str:
         """What pods select their nodes' image by: another release, or another Kubernetes version, is another image."""
         return self.node_image.label(self.cluster.kubernetes_version)
+
+    @property
+    def uses_efa(self) -> bool:
+        """Some pod asks for an Elastic Fabric Adapter."""
+        return any(tier.disaggregation and tier.disaggregation.efa_interfaces for tier in self.tiers)
 
     def tier(self, name: str) -> TierPlan:
         """Give the tier called ``name``; KeyError when there is none."""

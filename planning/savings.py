@@ -130,7 +130,7 @@ def _in_use(bills: StackBills, field: str) -> bool:
     for tier in bills.tiers:
         settings = tier.settings
         used = {
-            "prefix_caching": settings.traffic.prefix_hit_rate > 0,
+            "prefix_caching": settings.traffic.prefix_hit_rate > 0 or bool(settings.kv_offload_gib),
             "kv_compression": settings.kv_cache_dtype != "auto",
             "disaggregation": settings.disaggregation.enabled,
         }

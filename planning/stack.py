@@ -22,6 +22,7 @@ from planning.demands import (
     usable_offerings,
 )
 from planning.details import Details, details
+from planning.disaggregation import disaggregation_problems
 from planning.facts.instances import Offering
 from planning.facts.node_images import NodeImage
 from planning.fixed import (
@@ -145,7 +146,9 @@ def plan_under(
 def _scaled(tier: TierSettings, scale: float) -> TierSettings:
     traffic = tier.traffic
     rate = traffic.requests_per_day * scale
-    return tier.model_copy(update={"traffic": traffic.model_copy(update={"requests_per_day": rate})})
+    # Paused it would not follow the traffic, which is what is asked here.
+    scaled = {"traffic": traffic.model_copy(update={"requests_per_day": rate}), "paused_replicas": None}
+    return tier.model_copy(update=scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ class _Stack:
         hard = hard_budget and self.settings.budget.when_exceeded == "fail"
         refused = [problem for problem in (crowded, over if hard else None) if problem]
         refused += timeout_problems(self.settings, plans)
+        refused += disaggregation_problems(self.settings, plans)
         if refused:
             raise ConfigurationError(refused)
         of_today = _of_today(prices, self.settings, today)
@@ -279,7 +283,7 @@ class _Stack:
         bill = self.bills.bill(levers)
         fleets = "; ".join(
             f"{part.search.demand.architecture.model_id} ({part.fleet.option.checkpoint.method}) on "
-            f"{part.fleet.month.peak_replicas} x {part.fleet.pool[0].instance.name}"
+            f"{part.paid.month.peak_replicas} x {part.fleet.pool[0].instance.name}"
             for part in bill
         )
         scope = "all requests on " if len(bill) == 1 else ""
@@ -374,6 +378,8 @@ def _fixed_usage(
 ) -> FixedUsage:
     requests = asked_gb = answered_gb = 0.0
     for demand in demands:
+        if demand.settings.paused_replicas == 0:
+            continue  # Its requests end in its router.
         traffic = demand.settings.traffic
         monthly = traffic.mean_requests_per_day * DAYS_PER_MONTH
         requests += monthly
@@ -429,12 +435,15 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
     slow = [miss for miss in misses if miss.ttft_ms is not None and miss.tpot_ms is not None]
     if not slow:
         compressed = demand.settings.kv_cache_dtype != "auto"
+        apart = demand.settings.disaggregation.enabled
+        store = "disaggregation.kvStoreGib" if apart else "kvOffloadGib" if demand.settings.kv_offload_gib else ""
         reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in misses[-2:])
         return Problem(
             f"{path}.model",
             demand.settings.model,
             f"fits no node of {bills.region} with quantization {demand.settings.quantization} ({reasons or 'no GPU'})",
-            ("set kvCacheDtype: auto, or " if compressed else "")
+            (f"lower {store}, or " if store else "")
+            + ("set kvCacheDtype: auto, or " if compressed else "")
             + "choose another quantization, a smaller model or maxModelLen, or another region",
         )
 
@@ -495,7 +504,7 @@ def _of_today(prices: Sequence[PriceUse], settings: StackSettings, today: date |
 
 def _shares_kv(demand: TierDemand) -> bool:
     wanted = demand.settings.disaggregation
-    return wanted.enabled and wanted.shared_store == "s3"
+    return wanted.enabled and wanted.shared_store == "s3" and demand.settings.paused_replicas != 0
 
 
 def _kv_store_usage(demand: TierDemand) -> KvStoreUsage:

@@ -42,6 +42,8 @@ SYSTEM_PODS = {
 GPU_NODE_PODS = {
     "nvidia-device-plugin": SystemPod(1, 10, 64, 128, _OURS),
     "dcgm-exporter": SystemPod(1, 50, 256, 512, _OURS),
+    # Only where pods use EFA.
+    "aws-efa-k8s-device-plugin": SystemPod(1, 10, 32, 64, _OURS),
 }
 """On every GPU node, beside the daemons."""
 

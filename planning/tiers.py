@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
@@ -10,6 +11,7 @@ from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
 from planning.fleet import Fleet, Policy
+from planning.kv_offload import kv_offload_gib, with_store
 from planning.limits import ROLES, Limits, PoolKey, pool_key
 from planning.measured import MeasuredReplica
 from planning.plan import (
@@ -79,9 +81,10 @@ def served_model_names(tier: TierSettings) -> tuple[str, ...]:
 
 def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
-    times = timeouts(option.cold_start, fleet.rule.cooldown_s)
+    times = timeouts(option.cold_start, fleet.rule.cooldown_s, settings.scaling.grace_seconds)
     replicas = _replica_range(demand, part, limits)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
+    store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
@@ -107,10 +110,10 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limi
             )
             for offering in fleet.pool
         ),
-        vllm=option.vllm,
+        vllm=replace(option.vllm, kv_offload_gib=store) if option.vllm else None,
         llama_cpp=option.llama_cpp,
         serving=_serving_point(part),
-        resources=option.resources,
+        resources=with_store(option.resources, store),
         replicas=replicas,
         timeouts=times,
         router=tier_router(demand, part),
@@ -153,6 +156,7 @@ def _replica_range(demand: TierDemand, part: TierBill, limits: Limits, role: str
         maximum=maximum,
         on_demand_floor=0 if role else demand.settings.on_demand_floor,
         working_hours=min(rule.working_hours, maximum),
+        paused=demand.settings.paused_replicas,
     )
 
 
@@ -185,9 +189,9 @@ def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: st
     wanted = demand.settings.disaggregation
     loads = apart.loads
     together = part.together_usd
-    pays = part.usd < together
-    verdict = f"prefill and decode apart cost {part.usd:,.0f} USD a month, together {together:,.0f}: " + (
-        "it pays" if pays else "it does not pay at this load, and is on because the settings insist"
+    pays = apart.fleet.usd < together
+    verdict = f"prefill and decode apart cost {apart.fleet.usd:,.0f} USD a month, together {together:,.0f}: " + (
+        "it pays" if pays else "it does not pay at this load"
     )
 
     def role(name: Literal["prefill", "decode"], concurrency: float) -> RolePlan:
@@ -204,9 +208,11 @@ def _disaggregation(demand: TierDemand, part: TierBill, limits: Limits, pool: st
         decode=role("decode", loads.decode.autoscaler_target),
         kv_store_gib=wanted.kv_store_gib,
         shared_store=wanted.shared_store,
+        shared_claim=wanted.shared_claim,
+        efa_interfaces=min(offering.instance.efa_interfaces for offering in part.fleet.pool) if wanted.efa else 0,
         non_cached_tokens=NON_CACHED_TOKENS,
         pays=pays,
-        verdict=verdict,
+        verdict=verdict if pays or not wanted.insist else f"{verdict}, and is on because the settings insist",
     )
 
 

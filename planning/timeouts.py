@@ -10,7 +10,7 @@ from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
 from planning.plan import TierPlan, Timeouts
 from settings import NAMESPACE, Problem, StackSettings
 
-#: Spot gives two minutes; this much stays for Karpenter's own taint and eviction.
+#: Spot gives two minutes; the rest stays for Karpenter's own taint and eviction.
 SPOT_GRACE_S = 110
 PRE_STOP_S = 15
 DRAIN_MARGIN_S = 5
@@ -27,8 +27,11 @@ ROUTER_QUEUE_S = 60
 POLLING_INTERVAL_S = 5
 
 
-def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
-    """Every time-out of a tier, each longer than what it has to outlast; ``timeout_problems`` says where that fails."""
+def timeouts(cold_start: ColdStart, cooldown_s: float, grace_s: int = SPOT_GRACE_S) -> Timeouts:
+    """Every time-out of a tier, each longer than what it has to outlast; ``timeout_problems`` says where that fails.
+
+    ``grace_s`` is the time to stop, all in all, seconds; of it all but preStop and a margin is for running answers.
+    """
     total = math.ceil(cold_start.total_s)
     # A hold covers a start that takes twice the plan, in whole minutes.
     hold = max(LEAST_HOLD_S, math.ceil(2 * total / 60) * 60)
@@ -45,8 +48,8 @@ def timeouts(cold_start: ColdStart, cooldown_s: float) -> Timeouts:
         polling_interval_s=POLLING_INTERVAL_S,
         cooldown_s=math.ceil(cooldown_s),
         pre_stop_s=PRE_STOP_S,
-        shutdown_s=SPOT_GRACE_S - PRE_STOP_S - DRAIN_MARGIN_S,
-        grace_s=SPOT_GRACE_S,
+        shutdown_s=grace_s - PRE_STOP_S - DRAIN_MARGIN_S,
+        grace_s=grace_s,
     )
 
 
@@ -92,7 +95,12 @@ def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
         ),
         Timeout("preStop", times.pre_stop_s, "lifecycle.preStop.sleep", "fixed: the router stops sending first"),
         Timeout("shutdown", times.shutdown_s, "--shutdown-timeout", f"grace - preStop - {DRAIN_MARGIN_S} s"),
-        Timeout("grace", times.grace_s, "terminationGracePeriodSeconds", "spot's two minutes less 10 s for Karpenter"),
+        Timeout(
+            "grace",
+            times.grace_s,
+            "terminationGracePeriodSeconds",
+            "scaling.graceSeconds; its default is spot's two minutes less 10 s for Karpenter",
+        ),
     )
 
 
@@ -161,6 +169,10 @@ def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Orde
     if order.longer == "cooldown":
         path, value = f"{NAMESPACE}:scaling.idleCooldownMinutes", settings.scaling.idle_cooldown_minutes
         return Problem(path, value, broken, f"set {math.ceil(order.shorter_s / 60)} or more, or leave it out")
+    if order.shorter == "grace":
+        path, value = f"{NAMESPACE}:scaling.graceSeconds", settings.scaling.grace_seconds
+        way_out = f"set {SPOT_GRACE_S} or less, or buy on-demand only (capacity.spot: false)"
+        return Problem(path, value, broken, way_out)
     # Everything else follows from the cold start alone, and that from the weights.
     way_out = "choose a quantization or a model with smaller weights, which start sooner"
     return Problem(f"{NAMESPACE}:tiers[{position}].model", tier.model_id, broken, way_out)

@@ -1,7 +1,7 @@
-"""Deliberate mistakes in the program's own objects, and where each is caught.
+"""Deliberate mistakes in a stack file and in the program's own objects, and where each is caught.
 
-Each is one change to one object that the staging stack emits, and what the tier of tests that catches it says. The
-tests make every mistake and look; `docs/mistakes.md` is written from this list.
+Each is one change to the staging stack's file or to one object that it emits, and what the tier of tests that catches
+it says. The tests make every mistake and look; `docs/mistakes.md` is written from this list.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ STACK: Final = "staging"
 class Tier(Enum):
     """Who catches a mistake; the value is what a table calls it."""
 
+    PLAN = "the plan (`make preview`, `python -m planning plan`)"
     SCHEMA = "schemas (`make test`)"
     CHART = "chart defaults (`make test`)"
     PROMTOOL = "promtool (`make test-cluster`)"
@@ -41,7 +42,7 @@ class Mistake:
 
     what: str
     kind: str
-    """Of the object, or ``Release``."""
+    """Of the object, or ``Release``, or ``STACK_FILE``."""
     name: str
     path: Path
     value: Any
@@ -109,9 +110,100 @@ def _scaled(what: str, path: Path, value: Any, says: str, by: Tier = Tier.API_SE
     return Mistake(what, "ScaledObject", "fast-engine", path, value, by, says)
 
 
+STACK_FILE: Final = "Stack file"
+
+
+def _setting(what: str, path: Path, value: Any, says: str) -> Mistake:
+    section, *inner = path
+    return Mistake(what, STACK_FILE, STACK, ("config", f"frugal-llm:{section}", *inner), value, Tier.PLAN, says)
+
+
+def _of_tier(what: str, tier: int, setting: str, value: Any, says: str) -> Mistake:
+    return _setting(what, ("tiers", tier, setting), value, says)
+
+
+_FAST: Final = 0
+_SPLIT: Final = 1
 _REQUIREMENT: Final[Path] = (*_NODES, "requirements", 3)
 
 MISTAKES: Final[tuple[Mistake, ...]] = (
+    # What a person asks for
+    _of_tier(
+        "a length over the checkpoint's",
+        _FAST,
+        "maxModelLen",
+        200_000,
+        "maxModelLen is 200000: .* was trained for 131072 tokens; use at most 131072",
+    ),
+    _setting(
+        "an API key that is no secret",
+        ("apiKey",),
+        "sk-canary",
+        "frugal-llm:apiKey: is stored in clear; pulumi config set --secret frugal-llm:apiKey",
+    ),
+    _setting(
+        "a Hugging Face token that is no secret",
+        ("huggingFaceToken",),
+        "hf_canary",
+        "frugal-llm:huggingFaceToken: is stored in clear; pulumi config set --secret",
+    ),
+    _setting(
+        "a certificate of another region",
+        ("network",),
+        {"certificateArn": "arn:aws:acm:eu-west-1:111122223333:certificate/0123abcd"},
+        "certificateArn .*: is of eu-west-1, the stack is in us-east-1; give one of us-east-1",
+    ),
+    _setting(
+        "working hours that never open",
+        ("schedule", "workingHours", "end"),
+        "0 8 * * 1-5",
+        "leave no hour open or none closed in a week",
+    ),
+    _setting(
+        "working hours on a day that no month has",
+        ("schedule", "workingHours", "start"),
+        "0 8 30 2 *",
+        "workingHours.start is .*: is no cron expression",
+    ),
+    _setting(
+        "a cooldown below the cold start",
+        ("scaling",),
+        {"idleCooldownMinutes": 2},
+        r"idleCooldownMinutes is 2.0: cooldown 120 s >= cold start .*set \d+ or more, or leave it out",
+    ),
+    _setting(
+        "a grace over 110 s with spot",
+        ("scaling",),
+        {"graceSeconds": 300},
+        r"graceSeconds is 300: .*set 110 or less, or buy on-demand only \(capacity.spot: false\)",
+    ),
+    _of_tier(
+        "prefill and decode apart where together is cheaper",
+        _SPLIT,
+        "disaggregation",
+        {"enabled": True},
+        "disaggregation.enabled is True: .* does not pay at this load; .*insist: true",
+    ),
+    _of_tier(
+        "an on-demand floor above the minimum", _FAST, "onDemandFloor", 3, "onDemandFloor 3 is above minReplicas 2"
+    ),
+    _of_tier(
+        "a pause below the on-demand floor", _FAST, "pausedReplicas", 0, "pausedReplicas 0 is below onDemandFloor 1"
+    ),
+    _of_tier(
+        "a second KV store beside that of prefill and decode",
+        _SPLIT,
+        "kvOffloadGib",
+        16,
+        "kvOffloadGib 16 with disaggregation.enabled: .*disaggregation.kvStoreGib",
+    ),
+    _of_tier(
+        "a store of files without a place for them",
+        _SPLIT,
+        "disaggregation",
+        {"enabled": True, "insist": True, "sharedStore": "file"},
+        "disaggregation.*sharedStore file and sharedClaim go together",
+    ),
     # Nodes
     _node_class("a role and an instance profile", ("spec", "instanceProfile"), "nodes", "role.*instanceProfile"),
     _node_class(

@@ -17,7 +17,7 @@ def test_the_settings_page_is_up_to_date_and_explains_every_key() -> None:
     assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
-@pytest.mark.parametrize("name", ["mistakes", "right-sizing", "traffic"])
+@pytest.mark.parametrize("name", ["mistakes", "observability", "right-sizing", "traffic"])
 def test_pages_made_from_the_code_are_up_to_date(name: str) -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate.py"))[f"{name.replace('-', '_')}_page"]()
     assert (ROOT / "docs" / f"{name}.md").read_text() == page, "run `make docs`"

@@ -1,14 +1,19 @@
-"""Deliberate mistakes that schemas and chart defaults catch, and the table of all of them.
+"""Deliberate mistakes that the plan, schemas and chart defaults catch, and the table of all of them.
 
 The others are made before the real parts, in `tests/cluster/test_mistakes.py`.
 """
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from planning.__main__ import main
 from tests import harness
 from tests.charts.check import unknown_values
+from tests.harness import ROOT
 from tests.mistakes import MISTAKES, STACK, Mistake, Tier
 from tests.schemas.checker import problems
 
@@ -22,6 +27,20 @@ def test_there_are_forty_mistakes_and_every_tier_catches_some() -> None:
     assert len(MISTAKES) >= 40
     assert len({(one.kind, one.name, one.what) for one in MISTAKES}) == len(MISTAKES)
     assert {one.caught_by for one in MISTAKES} == set(Tier)
+
+
+@caught_by(Tier.PLAN)
+def test_the_plan_refuses_with_exit_code_2(
+    mistake: Mistake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = yaml.safe_load((ROOT / f"Pulumi.{mistake.name}.yaml").read_text(encoding="utf-8"))
+    file = tmp_path / "Pulumi.wrong.yaml"
+    file.write_text(yaml.safe_dump(mistake.made_in(right)), encoding="utf-8")
+    assert main(["plan", str(file)]) == 2
+    said = capsys.readouterr()
+    assert mistake.is_said_in(said.err), said.err
+    assert said.out == ""
+    assert "canary" not in said.err, "a secret in clear is refused and not printed"
 
 
 @caught_by(Tier.SCHEMA)

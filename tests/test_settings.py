@@ -133,6 +133,14 @@ def test_settings_are_frozen() -> None:
             "frugal-llm:network.oidc.clientSecret: is no setting",
         ),
         ({"network": {"oidc": {**OIDC, "secretName": "Pa$$"}}}, "the name of a Kubernetes Secret, not what it holds"),
+        (
+            {"observability": {"alertmanagerUrl": "https://user:canary@alerts.example.com"}},
+            "frugal-llm:observability.alertmanagerUrl: has a user in it: a password would stand in clear; leave it out",
+        ),
+        (
+            {"observability": {"alertmanagerUrl": "alerts.example.com:9093"}},
+            "for example https://alerts.example.com:9093",
+        ),
         ({"network": {"oidc": {**OIDC, "tokenEndpoint": "http://idp.example.com/t"}}}, "is no https URL"),
         ({"capacity": {"amiAlias": "al2023@latest"}}, "latest is refused"),
         ({"tiers": []}, "frugal-llm:tiers is []: needs at least 1 entry"),

@@ -1,4 +1,4 @@
-"""The Grafana dashboard of the stack: what is asked, how fast it is answered, by how many replicas."""
+"""The Grafana dashboard of the stack: what is asked, how fast it is answered, by how many replicas, for how much."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from components import tier_queries
-from components.dashboards.costs import POOL_USD
+from components.dashboards import objectives
+from components.dashboards.costs import (
+    FORECAST_PER_MILLION,
+    FORECAST_SPOT,
+    FORECAST_USD,
+    PER_MILLION,
+    PER_MILLION_WINDOWS,
+    POOL_USD,
+    SPOT_SHARE,
+    TIER_USD,
+)
+from components.dashboards.month import BUDGET, FORECAST_MONTH, PROJECTED, SO_FAR
+from components.dashboards.objectives import BUDGET_LEFT, SLOW_FROM, SLOW_SHARE, Objective
 from components.dashboards.rules import QUEUE, READY, TPOT, TPOT_TARGET, TTFT, TTFT_TARGET
 from components.names import SERVING_NAMESPACE
 
@@ -39,6 +51,8 @@ class Panel:
     """Grafana's name of the unit."""
     queries: tuple[Query, ...]
     description: str = ""
+    least: float | None = 0
+    """Where the axis begins; None: where the figures do."""
 
 
 def dashboard() -> str:
@@ -65,6 +79,28 @@ def _recorded(name: str) -> str:
     return f'{name}{{tier=~"$tier"}}'
 
 
+def _objective(name: str, objective: Objective) -> str:
+    return f'{name}{{tier=~"$tier",objective="{objective.name}"}}'
+
+
+def _bound(bound: str) -> str:
+    return f'{FORECAST_USD}{{tier=~"$tier",bound="{bound}"}}'
+
+
+_REFUSALS: Final = {
+    "429": "EvictedTTL|RejectedCapacity",
+    "503": "EvictedNoEndpoints|RejectedNoEndpoints",
+    "left": "EvictedContextCancelled",
+    "other": "EvictedOther|RejectedOther",
+}
+"""What a client gets for each outcome of the router's queue (docs/clients.md)."""
+
+
+def _refused(outcomes: str) -> str:
+    metric = "llm_d_epp_flow_control_requests_total"
+    return f'sum by (tier) (rate({metric}{{{_TIERS},outcome=~"{outcomes}"}}[5m]))'
+
+
 PANELS: Final = (
     Panel(
         "Requests",
@@ -73,20 +109,17 @@ PANELS: Final = (
         "Sent to a replica, per second.",
     ),
     Panel(
-        "Refused and failed",
+        "Refused and failed, by status",
         "reqps",
         (
-            Query(
-                "sum by (tier, outcome) "
-                f'(rate(llm_d_epp_flow_control_requests_total{{{_TIERS},outcome!="Dispatched"}}[5m]))',
-                "{{tier}} {{outcome}}",
-            ),
+            *(Query(_refused(outcomes), f"{{{{tier}}}} {status}") for status, outcomes in _REFUSALS.items()),
             Query(
                 f"sum by (tier, error_code) (rate(llm_d_epp_request_error_total{{{_TIERS}}}[5m]))",
                 "{{tier}} {{error_code}}",
             ),
         ),
-        "EvictedContextCancelled: the client went away while it waited.",
+        "Per second. 429: full for a minute, or the queue is. 503: no replica came up in time, or too many waited for "
+        "one. Left: the client went away while it waited. The rest are errors by the router's own names.",
     ),
     Panel(
         "Held in the router",
@@ -97,13 +130,39 @@ PANELS: Final = (
     Panel(
         "Time to first token, engine",
         "s",
-        (Query(_recorded(TTFT), "{{tier}} p95"), Query(_recorded(TTFT_TARGET), "{{tier}} target")),
-        "From a replica's receipt of a request. Tiers of llama.cpp do not report it.",
+        (
+            Query(_recorded(TTFT), "{{tier}} p95"),
+            Query(_recorded(TTFT_TARGET), "{{tier}} target"),
+            Query(_objective(SLOW_FROM, objectives.TTFT), "{{tier}} counts as slow"),
+        ),
+        "From a replica's receipt of a request. Slow is counted from the first bound of vLLM's histogram at or above "
+        "the target. Tiers of llama.cpp do not report it.",
     ),
     Panel(
         "Time per output token, engine",
         "s",
-        (Query(_recorded(TPOT), "{{tier}} p95"), Query(_recorded(TPOT_TARGET), "{{tier}} target")),
+        (
+            Query(_recorded(TPOT), "{{tier}} p95"),
+            Query(_recorded(TPOT_TARGET), "{{tier}} target"),
+            Query(_objective(SLOW_FROM, objectives.TPOT), "{{tier}} counts as slow"),
+        ),
+        "Time between the tokens of an answer, its mean over the answer.",
+    ),
+    Panel(
+        "Slow requests",
+        "percentunit",
+        (
+            Query(_recorded(f"{SLOW_SHARE}:5m"), "{{tier}} {{objective}} 5 min"),
+            Query(_recorded(f"{SLOW_SHARE}:6h"), "{{tier}} {{objective}} 6 h"),
+        ),
+        "Share over the bound. 5 % may be; alerts come at 72 % (1 h), 30 % (6 h) and 5 % (3 days).",
+    ),
+    Panel(
+        "Slow requests left",
+        "percentunit",
+        (Query(_recorded(BUDGET_LEFT), "{{tier}} {{objective}}"),),
+        "Of the 5 % of the last 30 days (or of what Prometheus keeps) that may be slow. Below 0 there were too many.",
+        least=None,
     ),
     Panel(
         "Time to first token, router",
@@ -124,6 +183,7 @@ PANELS: Final = (
             Query(_recorded(READY), "{{tier}} ready"),
             Query(f'kube_deployment_spec_replicas{{namespace="{SERVING_NAMESPACE}"}}', "{{deployment}} wanted"),
         ),
+        "Ready ones as the router sees them, and what the autoscaler asks for.",
     ),
     Panel(
         "Running",
@@ -142,6 +202,7 @@ PANELS: Final = (
             Query(f"sum by (tier) (vllm:num_requests_waiting{{{_TIERS}}})", "{{tier}} in vLLM"),
             Query(f"sum by (tier) (llamacpp:requests_deferred{{{_TIERS}}})", "{{tier}} in llama.cpp"),
         ),
+        "A long queue here and none in the router: a replica takes more than it answers in time.",
     ),
     Panel(
         "Output tokens",
@@ -178,6 +239,7 @@ PANELS: Final = (
         "KV cache in use",
         "percentunit",
         (Query(f"max by (tier) (vllm:kv_cache_usage_perc{{{_TIERS}}})", "{{tier}} fullest replica"),),
+        "At 100 % requests wait or are thrown out: see preemptions.",
     ),
     Panel(
         "Preemptions",
@@ -186,10 +248,62 @@ PANELS: Final = (
         "Requests thrown out of a full KV cache and computed again, per second. Should be none.",
     ),
     Panel(
-        "Cost of nodes",
+        "Cost by tier",
+        "currencyUSD",
+        (
+            Query(f"sum by (tier) ({_recorded(TIER_USD)})", "{{tier}}"),
+            Query(_bound("expected"), "{{tier}} forecast"),
+        ),
+        "USD an hour of each tier's nodes, at the plan's prices, beside the mean hour of its forecast. A node is split "
+        "by what the pods on it request, an empty one as the rest of its pool.",
+    ),
+    Panel(
+        "Cost by tier, mean of a day",
+        "currencyUSD",
+        (
+            Query(f"sum by (tier) (avg_over_time({_recorded(TIER_USD)}[1d]))", "{{tier}}"),
+            *(Query(_bound(bound), f"{{{{tier}}}} forecast, {bound}") for bound in ("low", "expected", "high")),
+        ),
+        "Forecast against actual: USD an hour over the last 24 hours, which have their night as the forecast has.",
+    ),
+    Panel(
+        "Cost of a million tokens",
+        "currencyUSD",
+        (
+            *(
+                Query(_recorded(f"{PER_MILLION}:{window}"), f"{{{{tier}}}} last {window}")
+                for window in PER_MILLION_WINDOWS
+            ),
+            Query(_recorded(FORECAST_PER_MILLION), "{{tier}} forecast"),
+        ),
+        "USD of nodes for a million input and output tokens. llama.cpp does not count input tokens that it had cached.",
+    ),
+    Panel(
+        "Cost by pool",
         "currencyUSD",
         (Query(POOL_USD, "{{pool}}"),),
         "USD an hour of each pool's nodes, at the plan's prices. Whatever tier is chosen: tiers may share a pool.",
+    ),
+    Panel(
+        "Month",
+        "currencyUSD",
+        (
+            Query(SO_FAR, "so far"),
+            Query(PROJECTED, "at its end"),
+            Query(BUDGET, "budget"),
+            Query(FORECAST_MONTH, "forecast, {{bound}}"),
+        ),
+        "Of the whole stack: nodes as they are; fixed costs, disks and images as planned. Its end: the rest at the "
+        "rate of the last seven days. The forecast is of 730 hours.",
+    ),
+    Panel(
+        "Spot",
+        "percentunit",
+        (
+            Query(SPOT_SHARE, "{{pool}} last day"),
+            Query(FORECAST_SPOT, "{{pool}} forecast"),
+        ),
+        "Share of spot in a pool's node hours.",
     ),
     Panel(
         "GPU",
@@ -220,6 +334,9 @@ def _tier_variable() -> dict[str, Any]:
 
 def _drawn(panel: Panel, number: int) -> dict[str, Any]:
     row, column = divmod(number, _COLUMNS)
+    defaults: dict[str, Any] = {"unit": panel.unit}
+    if panel.least is not None:
+        defaults["min"] = panel.least
     return {
         "id": number + 1,
         "type": "timeseries",
@@ -232,7 +349,7 @@ def _drawn(panel: Panel, number: int) -> dict[str, Any]:
             "w": _PANEL_WIDTH,
             "h": _PANEL_HEIGHT,
         },
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": [
             {"refId": chr(ord("A") + index), "expr": query.expression, "legendFormat": query.legend}

@@ -6,78 +6,70 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from components import tier_queries
-from components.dashboards.costs import cost_rules
+from components.dashboards.costs import FORECAST_SPOT, POOL_NODES, SPOT_SHARE, cost_rules
+from components.dashboards.month import BUDGET, PROJECTED, month_rules, spend_rule
+from components.dashboards.objectives import RULE_INTERVAL_S, budget_left_rule, objective_alerts, objective_rules
+from components.dashboards.rule import alert, constant, record
+from components.dashboards.watching import watching_alerts
 from components.names import KEDA_NAMESPACE, SERVING_NAMESPACE
-from planning.plan import TierPlan
+from planning.plan import Forecast, TierPlan
+from planning.rates import stack_rates
 
 TTFT: Final = "frugal_llm:ttft_seconds:p95_5m"
-TTFT_SLOW: Final = "frugal_llm:ttft_seconds:p95_1h"
 TTFT_TARGET: Final = "frugal_llm:ttft_target_seconds"
 TPOT: Final = "frugal_llm:tpot_seconds:p95_5m"
-TPOT_SLOW: Final = "frugal_llm:tpot_seconds:p95_1h"
 TPOT_TARGET: Final = "frugal_llm:tpot_target_seconds"
 QUEUE: Final = "frugal_llm:router_queue"
 READY: Final = "frugal_llm:ready_replicas"
+
+SPOT_MARGIN: Final = 0.2
+"""Points of spot share below plan that are told: where on-demand is 2.5 times spot's price, nodes then cost 17 to 30 %
+more."""
+SPOT_NODE_HOURS: Final = 6
+"""Node hours of a day below which its spot share says nothing: the node of a tier that woke twice is all or none."""
 
 _SERVING: Final = f'namespace="{SERVING_NAMESPACE}"'
 _ANSWERING: Final = f'{_SERVING},role!="prefill"'
 """A prefill pod answers the router's sidecar, not a client: its times are a part of a decode pod's."""
 
 
-def rule_groups(tiers: Sequence[TierPlan]) -> list[dict[str, Any]]:
-    """Give all groups; what depends on a tier's plan once for each tier."""
+def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: int) -> list[dict[str, Any]]:
+    """Give all groups; what depends on a tier's plan once for each tier.
+
+    Raises ``KeyError`` when the forecast is not of these tiers.
+    """
+    rates = stack_rates(tiers, forecast)
+    month = [*month_rules(forecast, retention_days), budget_left_rule(retention_days)]
+    money = [_spot_alert(), *([] if forecast.budget_usd is None else [_budget_alert(forecast.budget_usd)])]
     return [
         {"name": "frugal-llm.recording", "rules": [*_recorded(), *_targets(tiers)]},
-        {"name": "frugal-llm.cost", "rules": cost_rules(tiers)},
-        {"name": "frugal-llm.latency", "rules": _latency_alerts()},
+        {"name": "frugal-llm.cost", "rules": [*cost_rules(tiers, rates), spend_rule(rates)]},
+        # Sums over a month, which nothing needs every half minute.
+        {"name": "frugal-llm.month", "interval": "2m", "rules": month},
+        {"name": "frugal-llm.objectives", "rules": objective_rules(tiers)},
+        {"name": "frugal-llm.latency", "rules": objective_alerts()},
         {"name": "frugal-llm.capacity", "rules": [*_capacity_alerts(), *map(_slow_wake, tiers)]},
+        {"name": "frugal-llm.money", "rules": money},
         {"name": "frugal-llm.wake-path", "rules": [*_autoscaler_alerts(), *map(_router_unseen, tiers)]},
+        {"name": "frugal-llm.prometheus", "rules": watching_alerts()},
     ]
 
 
 def _recorded() -> list[dict[str, Any]]:
     return [
-        _record(TTFT, _p95("vllm:time_to_first_token_seconds", "5m")),
-        _record(TTFT_SLOW, _p95("vllm:time_to_first_token_seconds", "1h")),
-        _record(TPOT, _p95("vllm:request_time_per_output_token_seconds", "5m")),
-        _record(TPOT_SLOW, _p95("vllm:request_time_per_output_token_seconds", "1h")),
-        _record(QUEUE, f"sum by (tier) ({tier_queries.QUEUED}{{{_SERVING}}})"),
-        _record(READY, f"sum by (tier) (llm_d_epp_ready_endpoints{{{_SERVING}}})"),
+        record(TTFT, _p95("vllm:time_to_first_token_seconds")),
+        record(TPOT, _p95("vllm:request_time_per_output_token_seconds")),
+        record(QUEUE, f"sum by (tier) ({tier_queries.QUEUED}{{{_SERVING}}})"),
+        record(READY, f"sum by (tier) (llm_d_epp_ready_endpoints{{{_SERVING}}})"),
     ]
 
 
 def _targets(tiers: Sequence[TierPlan]) -> list[dict[str, Any]]:
-    """Record each tier's latency targets, so that alerts and dashboards compare series with series."""
-    rules: list[dict[str, Any]] = []
-    for tier in tiers:
-        for name, milliseconds in ((TTFT_TARGET, tier.ttft_target_ms), (TPOT_TARGET, tier.tpot_target_ms)):
-            rules.append(
-                {**_record(name, f"vector({tier_queries.number(milliseconds)} / 1000)"), "labels": {"tier": tier.name}}
-            )
-    return rules
-
-
-def _latency_alerts() -> list[dict[str, Any]]:
-    """Alert when the 95th percentile misses its target now and over the last hour: a trend, not a blip."""
+    """Record each tier's latency targets, in seconds."""
     return [
-        _alert(
-            "TimeToFirstTokenAboveTarget",
-            _above_target(TTFT, TTFT_SLOW, TTFT_TARGET),
-            after="5m",
-            severity="warning",
-            summary="Tier {{ $labels.tier }} takes {{ $value | humanizeDuration }} to the first token (p95)",
-            description="Above its target for an hour. More replicas help if the queue is long: raise maxReplicas, or "
-            "plan again with the traffic that arrives.",
-        ),
-        _alert(
-            "TimePerOutputTokenAboveTarget",
-            _above_target(TPOT, TPOT_SLOW, TPOT_TARGET),
-            after="5m",
-            severity="warning",
-            summary="Tier {{ $labels.tier }} takes {{ $value | humanizeDuration }} per output token (p95)",
-            description="Above its target for an hour: too many requests run at once on a replica, or its GPU is "
-            "slower than planned.",
-        ),
+        constant(name, milliseconds / 1000, {"tier": tier.name})
+        for tier in tiers
+        for name, milliseconds in ((TTFT_TARGET, tier.ttft_target_ms), (TPOT_TARGET, tier.tpot_target_ms))
     ]
 
 
@@ -91,7 +83,7 @@ def _capacity_alerts() -> list[dict[str, Any]]:
         f'{{{_SERVING},outcome=~"Rejected.*|EvictedTTL|EvictedNoEndpoints|EvictedOther"}}[5m])) > 0'
     )
     return [
-        _alert(
+        alert(
             "RouterQueueGrows",
             f"{QUEUE} > 0 and deriv({QUEUE}[10m]) > 0 and on (tier) {READY} > 0",
             after="10m",
@@ -100,7 +92,7 @@ def _capacity_alerts() -> list[dict[str, Any]]:
             description="They arrive faster than its replicas answer. Look whether the autoscaler is at its maximum or "
             "whether nodes are not to be had.",
         ),
-        _alert(
+        alert(
             "SchedulerStuck",
             stuck,
             after="5m",
@@ -109,7 +101,7 @@ def _capacity_alerts() -> list[dict[str, Any]]:
             description="vLLM can stop admitting requests while /health stays 200 (vllm-project/vllm#53130). Delete "
             "the pod.",
         ),
-        _alert(
+        alert(
             "RequestsRefused",
             refused,
             after="5m",
@@ -118,7 +110,7 @@ def _capacity_alerts() -> list[dict[str, Any]]:
             description="RejectedCapacity: its queue is full. EvictedTTL: replicas are too slow. EvictedNoEndpoints: "
             "the tier did not wake in time.",
         ),
-        _alert(
+        alert(
             "ReplicaMetricsStale",
             f"max by (tier) (llm_d_epp_flow_control_stale_endpoints{{{_SERVING}}}) > 0",
             after="5m",
@@ -131,7 +123,7 @@ def _capacity_alerts() -> list[dict[str, Any]]:
 
 def _slow_wake(tier: TierPlan) -> dict[str, Any]:
     of_tier = f'tier="{tier.name}"'
-    return _alert(
+    return alert(
         "WakeTakesLongerThanPlanned",
         f"{QUEUE}{{{of_tier}}} > 0 and on (tier) {READY}{{{of_tier}}} == 0",
         after=f"{tier.timeouts.cold_start_s}s",
@@ -145,7 +137,7 @@ def _slow_wake(tier: TierPlan) -> dict[str, Any]:
 
 def _autoscaler_alerts() -> list[dict[str, Any]]:
     return [
-        _alert(
+        alert(
             "AutoscalerDown",
             f'absent(keda_build_info{{namespace="{KEDA_NAMESPACE}"}})',
             after="5m",
@@ -153,7 +145,7 @@ def _autoscaler_alerts() -> list[dict[str, Any]]:
             summary="KEDA does not run: sleeping tiers do not wake, and no tier grows",
             description="Look at the pods of its namespace.",
         ),
-        _alert(
+        alert(
             "AutoscalerSeesErrors",
             "sum by (scaledObject) (rate(keda_scaler_detail_errors_total[5m])) > 0",
             after="5m",
@@ -166,7 +158,7 @@ def _autoscaler_alerts() -> list[dict[str, Any]]:
 
 
 def _router_unseen(tier: TierPlan) -> dict[str, Any]:
-    return _alert(
+    return alert(
         "RouterNotScraped",
         f"absent(up{{{tier_queries.of_router(tier.name)}}} == 1)",
         after="2m",
@@ -177,33 +169,31 @@ def _router_unseen(tier: TierPlan) -> dict[str, Any]:
     )
 
 
-def _p95(histogram: str, window: str) -> str:
-    buckets = f"rate({histogram}_bucket{{{_ANSWERING}}}[{window}])"
+def _spot_alert() -> dict[str, Any]:
+    hours = f"sum by (pool) (sum_over_time({POOL_NODES}[1d])) * {RULE_INTERVAL_S} / 3600 >= {SPOT_NODE_HOURS}"
+    return alert(
+        "SpotShareBelowPlan",
+        f"{SPOT_SHARE} < on (pool) {FORECAST_SPOT} - {SPOT_MARGIN} and on (pool) {hours}",
+        after="1h",
+        severity="warning",
+        summary="Pool {{ $labels.pool }} ran {{ $value | humanizePercentage }} of the last day's node hours on spot",
+        description=f"The forecast has over {100 * SPOT_MARGIN:.0f} points more: its nodes cost what on-demand costs. "
+        "Spot of these types is scarce: allow more instance types or zones, or plan again with today's prices.",
+    )
+
+
+def _budget_alert(budget_usd: float) -> dict[str, Any]:
+    return alert(
+        "MonthAboveBudget",
+        f"{PROJECTED} > on () {BUDGET}",
+        after="1h",
+        severity="warning",
+        summary="The month ends at {{ $value | humanize }} USD at the rate of the last seven days",
+        description=f"Budget: {budget_usd:,.0f} USD (budget.monthlyUsd), fixed costs included. "
+        "`make actuals` says which tier is over its forecast; fewer replicas (maxReplicas) bound it.",
+    )
+
+
+def _p95(histogram: str) -> str:
+    buckets = f"rate({histogram}_bucket{{{_ANSWERING}}}[5m])"
     return f"histogram_quantile(0.95, sum by (tier, le) ({buckets}))"
-
-
-def _above_target(now: str, slow: str, target: str) -> str:
-    return f"{now} > on (tier) {target} and on (tier) ({slow} > on (tier) {target})"
-
-
-def _record(name: str, expression: str) -> dict[str, Any]:
-    return {"record": name, "expr": expression}
-
-
-def _alert(
-    name: str,
-    expression: str,
-    *,
-    after: str,
-    severity: str,
-    summary: str,
-    description: str,
-    labels: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    return {
-        "alert": name,
-        "expr": expression,
-        "for": after,
-        "labels": {"severity": severity, **(labels or {})},
-        "annotations": {"summary": summary, "description": description},
-    }

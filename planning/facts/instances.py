@@ -55,6 +55,9 @@ class InstanceType:
     network_baseline_mbps: int | None
     """Megabits a second that last; small sizes burst above it for minutes."""
     arch: CpuArchitecture
+    efa_interfaces: int
+    """Elastic Fabric Adapters, of which a pod may ask for some as ``vpc.amazonaws.com/efa``; not looked up for CPU
+    types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ class _Node:
     network_baseline_mbps: int | None
     allocatable_cpu: float
     allocatable_memory_gib: float
+    efa_interfaces: int
 
 
 @cache
@@ -249,6 +253,7 @@ def _instance_type(price: _Price, node: _Node) -> InstanceType:
         gpu_memory_label_mib=node.gpu_memory_label_mib,
         network_baseline_mbps=node.network_baseline_mbps,
         arch=node.arch,
+        efa_interfaces=node.efa_interfaces,
     )
 
 
@@ -301,7 +306,7 @@ _PRICE_COLUMNS = (
 _RANGE_COLUMNS = ("region", "instance_type", "az_count", "spot_min", "spot_max", "az_at_on_demand_price")
 _ADVICE_COLUMNS = ("region", "instance_type", "savings_over_on_demand_pct", "interruption_frequency")
 _NODE_COLUMNS = ("instance_type", "instance_family", "network_baseline_mbps", "allocatable_cpu", "allocatable_memory")
-_GPU_NODE_COLUMNS = (*_NODE_COLUMNS, "gpu_name_label", "gpu_memory_label_mib")
+_GPU_NODE_COLUMNS = (*_NODE_COLUMNS, "gpu_name_label", "gpu_memory_label_mib", "efa_interfaces")
 _CPU_NODE_COLUMNS = (*_NODE_COLUMNS, "arch")
 
 
@@ -358,6 +363,7 @@ def _gpu_node(row: Row) -> tuple[str, _Node]:
         arch="amd64",
         gpu_name_label=row.name("gpu_name_label"),
         gpu_memory_label_mib=row.integer("gpu_memory_label_mib"),
+        efa_interfaces=row.integer("efa_interfaces"),
     )
 
 
@@ -366,7 +372,14 @@ def _cpu_node(row: Row) -> tuple[str, _Node]:
     return row.name("instance_type"), _node(row, arch=arch, gpu_name_label=None, gpu_memory_label_mib=None)
 
 
-def _node(row: Row, *, arch: CpuArchitecture, gpu_name_label: str | None, gpu_memory_label_mib: int | None) -> _Node:
+def _node(
+    row: Row,
+    *,
+    arch: CpuArchitecture,
+    gpu_name_label: str | None,
+    gpu_memory_label_mib: int | None,
+    efa_interfaces: int = 0,
+) -> _Node:
     return _Node(
         family=row.name("instance_family"),
         arch=arch,
@@ -375,6 +388,7 @@ def _node(row: Row, *, arch: CpuArchitecture, gpu_name_label: str | None, gpu_me
         network_baseline_mbps=row.optional(row.integer, "network_baseline_mbps"),
         allocatable_cpu=_with_suffix(row, "allocatable_cpu", "m") / 1000,
         allocatable_memory_gib=_with_suffix(row, "allocatable_memory", "Mi") / MIB_PER_GIB,
+        efa_interfaces=efa_interfaces,
     )
 
 

@@ -35,7 +35,9 @@ def hardware(tier: TierPlan) -> str:
 
 
 def replicas(tier: TierPlan) -> str:
-    """From least to most, by role where prefill (p) and decode (d) are apart."""
+    """From least to most, by role where prefill (p) and decode (d) are apart; those of a paused tier alone."""
+    if tier.replicas.paused is not None:
+        return f"paused {tier.replicas.paused}"
     apart = tier.disaggregation
     if apart is not None:
         prefill, decode = apart.prefill.replicas, apart.decode.replicas
@@ -56,7 +58,7 @@ def budget_use(forecast: Forecast) -> str:
 
 def first_wait(tier: TierPlan) -> str:
     """What the first request at a tier that sleeps must expect; nothing where a replica is always kept."""
-    if not tier.scale_to_zero:
+    if not tier.scale_to_zero or tier.replicas.paused is not None:
         return ""
     waits = tier.timeouts
     return f"about {waits.cold_start_s:,} s for a start; set the client's time-out to {waits.client_s:,} s or more"

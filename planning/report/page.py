@@ -219,6 +219,8 @@ def _card(tier: TierPlan, cost: TierCost) -> str:
 
 def _replicas(tier: TierPlan) -> str:
     least, most = tier.replicas.minimum, tier.replicas.maximum
+    if tier.replicas.paused is not None:
+        return f"{tier.replicas.paused}, paused"
     return f"{least} at any hour" if least == most and not tier.disaggregation else replicas(tier).replace("-", " to ")
 
 

@@ -50,7 +50,8 @@ ENGINE: Mapping[str, object] = {
     "tiers": tiers(quantization="gguf", maxModelLen=4096, slo={"ttftMs": 60000, "tpotMs": 150})
 }
 BY_MODEL: Mapping[str, object] = {"routing": {"defaultTier": "fast", "byModelField": True}}
-APART: Mapping[str, object] = {"tiers": tiers(disaggregation={"enabled": True})}
+APART: Mapping[str, object] = {"tiers": tiers(disaggregation={"enabled": True, "insist": True})}
+PAUSED: Mapping[str, object] = {"tiers": tiers(pausedReplicas=0)}
 CHANGES = {
     "model": MODEL,
     "gpus": GPU,
@@ -61,6 +62,7 @@ CHANGES = {
     "spot": SPOT,
     "engine": ENGINE,
     "disaggregation": APART,
+    "pausedReplicas": PAUSED,
     "model field": BY_MODEL,
 }
 
@@ -242,6 +244,14 @@ def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
     assert update.place("delete", "batch-autoscaler-engine", SCALED_OBJECT) < update.place(
         "delete", "batch-engine-deployment", DEPLOYMENT
     ), "KEDA must not scale what is going"
+
+
+@SLOW
+def test_a_pause_and_its_end_touch_nothing_but_the_scaler() -> None:
+    update = changed("pausedReplicas")
+    touched = [urn for urn, fate in update.fates.items() if fate is not Fate.SAME]
+    assert [update.new.by_urn[urn].name for urn in touched] == ["fast-autoscaler-engine"]
+    assert update.of(SCALED_OBJECT) == {"fast-autoscaler-engine": Fate.UPDATED}
 
 
 @SLOW

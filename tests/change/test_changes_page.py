@@ -20,6 +20,7 @@ ROWS = {
     "`capacity.spot`": "spot",
     "another engine (`quantization: gguf`)": "engine",
     "`tiers[].disaggregation`": "disaggregation",
+    "`tiers[].pausedReplicas`": "pausedReplicas",
     "`routing.byModelField`": "model field",
 }
 

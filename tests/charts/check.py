@@ -11,13 +11,15 @@ import yaml
 
 _VALUES: Final = Path(__file__).parent / "values"
 
-_OF_SUBCHARTS: Final[Mapping[str, Mapping[str, Any]]] = {
+_BESIDE_THE_FILE: Final[Mapping[str, Mapping[str, Any]]] = {
     "kube-prometheus-stack": {
         "kube-state-metrics": {"nodeSelector": {}, "resources": {}, "metricLabelsAllowlist": []},
         "grafana": {"nodeSelector": {}, "resources": {}},
-    }
+    },
+    # Its template takes `resources` whole; the file has the limits in a comment.
+    "aws-efa-k8s-device-plugin": {"resources": {"limits": {}}},
 }
-"""Defaults of charts inside a chart, as far as we set them; see SOURCES.md."""
+"""Values that a chart takes and its file of defaults does not show, as far as we set them; see SOURCES.md."""
 
 
 def unknown_values(chart: str, values: Mapping[str, Any]) -> list[str]:
@@ -35,7 +37,7 @@ def unknown_values(chart: str, values: Mapping[str, Any]) -> list[str]:
 @functools.cache
 def _defaults(chart: str) -> Mapping[str, Any]:
     defaults = yaml.safe_load((_VALUES / f"{chart}-values.yaml").read_text(encoding="utf-8"))
-    return _merged(defaults, _OF_SUBCHARTS.get(chart, {}))
+    return _merged(defaults, _BESIDE_THE_FILE.get(chart, {}))
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_the_default_values_here_are_of_the_pinned_charts_but_for_the_two_that_t
     sources = (Path(__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
     copied = {
         name: version
-        for names, version in re.findall(r"^\| ([a-z, -]+) \| ([\d.]+) \|", sources, re.MULTILINE)
+        for names, version in re.findall(r"^\| ([a-z0-9, -]+) \| (v?[\d.]+) \|", sources, re.MULTILINE)
         for name in names.split(", ")
     }
     charts = [chart for chart in vars(versions).values() if isinstance(chart, versions.Chart)]

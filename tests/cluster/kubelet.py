@@ -3,7 +3,8 @@
 It follows the pod as the API server has it: native sidecars first, probes at their periods and with their thresholds,
 ``preStop`` sleeps, SIGTERM, the grace period, then SIGKILL; sidecars end after the containers they serve. It pulls no
 image, mounts nothing but ConfigMaps and enforces no resources. A container that ends by itself is an error of the test;
-one that a test kills is started again. What a container's command is on this machine, the caller says.
+one that a test kills is started again. What a container's command is on this machine, the caller says; and which ports
+its program opens on all addresses, so that each pod has others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class Container:
     address: str
     directory: Path
     """The container's own; its ConfigMaps stand under it at their mount paths."""
+    ports: Mapping[int, int]
+    """Where the pod's ports are here, as far as they are elsewhere."""
 
     @property
     def name(self) -> str:
@@ -60,6 +63,7 @@ class _Pod:
 
     object: Object
     address: str
+    ports: Mapping[int, int]
     thread: threading.Thread | None = None
     deleted: threading.Event = field(default_factory=threading.Event)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -70,8 +74,16 @@ class _Pod:
 class Kubelet:
     """Runs the pods of one namespace, on whichever node they were scheduled."""
 
-    def __init__(self, client: Callable[[], Client], namespace: str, directory: Path, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        client: Callable[[], Client],
+        namespace: str,
+        directory: Path,
+        runtime: Runtime,
+        ports_of_all_addresses: Collection[int],
+    ) -> None:
         self._new_client, self._namespace, self._runtime = client, namespace, runtime
+        self._moved = ({port: port + 10 * number for port in ports_of_all_addresses} for number in itertools.count())
         self._directory = directory
         directory.mkdir()
         self.targets = directory / "targets.json"
@@ -98,6 +110,10 @@ class Kubelet:
     def check(self) -> None:
         """Raise when a container ended by itself or the kubelet could not do its work."""
         assert not self._failures, "\n".join(self._failures)
+
+    def at(self, name: str, port: int) -> str:
+        """Give host and port under which a port of a pod is reached."""
+        return _at(self._named(name), port)
 
     def process(self, name: str, container: str) -> int:
         """Give the process of a pod's container, by its number."""
@@ -133,7 +149,7 @@ class Kubelet:
             if "deletionTimestamp" in metadata:
                 self._pods[uid].deleted.set()
         elif pod["spec"].get("nodeName"):
-            here = self._pods[uid] = _Pod(pod, next(self._addresses))
+            here = self._pods[uid] = _Pod(pod, next(self._addresses), next(self._moved))
             if "deletionTimestamp" in metadata:
                 here.deleted.set()
             here.thread = threading.Thread(target=self._run_or_tell, args=[here], name=metadata["name"], daemon=True)
@@ -141,7 +157,7 @@ class Kubelet:
 
     def _tell_prometheus(self) -> None:
         targets = [
-            {"targets": [f"{pod.address}:{port['containerPort']}"], "labels": _labels(pod.object, port)}
+            {"targets": [_at(pod, port["containerPort"])], "labels": _labels(pod.object, port)}
             for pod in self._pods.values()
             if pod.thread and pod.thread.is_alive()
             for container in pod.object["spec"]["containers"]
@@ -168,7 +184,7 @@ class Kubelet:
         self._report(client, pod, ready=False)
         for container in (*sidecars, *spec["containers"]):
             self._start(pod, container)
-        probes = [_Probe.of(one, pod.address) for one in (*sidecars, *spec["containers"])]
+        probes = [_Probe.of(one, pod) for one in (*sidecars, *spec["containers"])]
         was_ready = False
         while not pod.deleted.wait(_LOOK_S):
             self._restart(pod)
@@ -185,7 +201,7 @@ class Kubelet:
         directory = self._directory / pod.object["metadata"]["name"] / container["name"]
         directory.mkdir(parents=True, exist_ok=True)
         self._mount(pod, container, directory)
-        command, environment = self._runtime(Container(pod.object, container, pod.address, directory))
+        command, environment = self._runtime(Container(pod.object, container, pod.address, directory, pod.ports))
         with (directory / "log").open("ab") as log:
             pod.processes[container["name"]] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environment)
@@ -270,6 +286,10 @@ class Kubelet:
         client.remove("v1", "Pod", pod.object["metadata"]["name"], self._namespace)
 
 
+def _at(pod: _Pod, port: int) -> str:
+    return f"{pod.address}:{pod.ports.get(port, port)}"
+
+
 def _labels(pod: Object, port: Mapping[str, Any]) -> dict[str, str]:
     metadata = pod["metadata"]
     found = {"namespace": metadata["namespace"], "pod_name": metadata["name"], "pod_container_port_name": port["name"]}
@@ -283,17 +303,17 @@ class _Probe:
 
     startup: Mapping[str, Any] | None
     readiness: Mapping[str, Any] | None
-    address: str
+    pod: _Pod
     ports: Mapping[str, int]
     _next_s: float = 0.0
     _failed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _ready: bool = False
 
     @classmethod
-    def of(cls, container: Mapping[str, Any], address: str) -> _Probe:
+    def of(cls, container: Mapping[str, Any], pod: _Pod) -> _Probe:
         """Read a container's probes."""
         ports = {str(port.get("name")): int(port["containerPort"]) for port in container.get("ports") or ()}
-        return cls(container.get("startupProbe"), container.get("readinessProbe"), address, ports)
+        return cls(container.get("startupProbe"), container.get("readinessProbe"), pod, ports)
 
     def holds(self) -> bool:
         """Look, when it is time to, and say whether the container is ready."""
@@ -317,8 +337,8 @@ class _Probe:
     def _passes(self, probe: Mapping[str, Any]) -> bool:
         seconds = probe.get("timeoutSeconds", 1)
         if get := probe.get("httpGet"):
-            port = self.ports.get(get["port"], get["port"])
-            connection = http.client.HTTPConnection(self.address, int(port), timeout=seconds)
+            at = _at(self.pod, self.ports.get(get["port"], get["port"]))
+            connection = http.client.HTTPConnection(at, timeout=seconds)
             try:
                 connection.request("GET", get.get("path", "/"))
                 return 200 <= connection.getresponse().status < 400
@@ -327,7 +347,7 @@ class _Probe:
             finally:
                 connection.close()
         service = probe["grpc"].get("service", "").encode()
-        with grpc.insecure_channel(f"{self.address}:{probe['grpc']['port']}") as channel:
+        with grpc.insecure_channel(_at(self.pod, probe["grpc"]["port"])) as channel:
             check = channel.unary_unary("/grpc.health.v1.Health/Check")
             try:
                 return check(b"\x0a" + bytes([len(service)]) + service, timeout=seconds) == _SERVING

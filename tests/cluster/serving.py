@@ -24,6 +24,7 @@ import yaml
 
 from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
+    PICKER_METRICS_PORT,
     POOL_LABEL,
     ROUTER_PORT,
     SERVING_NAMESPACE,
@@ -32,7 +33,12 @@ from components.names import (
     engine_deployment,
     router_service,
 )
-from components.router_config import PICKER_CONFIG_DIRECTORY, PICKER_CONFIG_KEY
+from components.router_config import (
+    PICKER_CONFIG_DIRECTORY,
+    PICKER_CONFIG_KEY,
+    PICKER_HEALTH_PORT,
+    PICKER_PORT,
+)
 from offline.recording import Recording
 from planning.stackfile import read_stack, stack_path
 from settings import NAMESPACE
@@ -53,6 +59,7 @@ SCALED_OBJECT: Final = ("keda.sh/v1alpha1", "ScaledObject")
 _PAUSED: Final = "autoscaling.keda.sh/paused-replicas"
 _ENVOY: Final = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
 _PYTHON: Final = Path(sysconfig.get_path("scripts")) / "python"
+_PICKERS_PORTS: Final = (PICKER_PORT, PICKER_HEALTH_PORT, PICKER_METRICS_PORT)
 _NODES_OF_A_POOL: Final = 5
 _SEEN_AGAIN_S: Final = 0.3
 """How soon a load balancer hears that a router has come or goes."""
@@ -132,9 +139,8 @@ class ServingStack:
 
     def held(self, tier: str) -> int:
         """Give how many requests the tier's router holds at this moment."""
-        (pod,) = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
-        (port,) = (one for one in pod["spec"]["containers"][0]["ports"] if one["name"] == "metrics")
-        text = requests.get(f"http://{pod['status']['podIP']}:{port['containerPort']}/metrics", timeout=5).text
+        metrics = self.kubelet.at(self.router_pod(tier), PICKER_METRICS_PORT)
+        text = requests.get(f"http://{metrics}/metrics", timeout=5).text
         queues = [one for one in text.splitlines() if one.startswith("inference_extension_flow_control_queue_size{")]
         return sum(int(float(line.split()[-1])) for line in queues)
 
@@ -252,7 +258,8 @@ def serving_stack(tools: Tools, directory: Path, recording: Recording, pace: Pac
     with own_network(), control_plane(tools, directory) as plane:
         plane.start_kwok(pods=False)
         define_picker(plane.client)
-        kubelet = Kubelet(plane.new_client, SERVING_NAMESPACE, directory / "pods", _runtime(plane, pace))
+        pods = directory / "pods"
+        kubelet = Kubelet(plane.new_client, SERVING_NAMESPACE, pods, _runtime(plane, pace), _PICKERS_PORTS)
         try:
             yield _start(plane, kubelet, recording, pace)
         finally:
@@ -266,7 +273,7 @@ def _start(plane: ControlPlane, kubelet: Kubelet, recording: Recording, pace: Pa
         for one in manifests
         if one["kind"] == "ConfigMap" and PICKER_CONFIG_KEY in one["data"]
     }
-    here = _Here(tuple(pickers), pace)
+    here = _Here(pace)
     changed = [manifest for one in manifests if (manifest := here.changed(one))]
     prometheus = start_prometheus(
         plane.processes, plane.tools["prometheus"] / "prometheus", plane.directory, kubelet.targets, changed
@@ -291,21 +298,16 @@ class _Here:
     """What a manifest becomes on one machine without clouds. All differences stand here:
 
     - nothing loads weights, so the Jobs are left out;
-    - the pickers of all tiers share one network, so each tier's listens on ports of its own;
     - the picker is its ancestor (``picker.py``);
     - Prometheus has another address;
     - with a :class:`Pace`, the autoscaler looks and tires sooner.
 
-    And :func:`_runtime` lets Envoy listen on its pod's address, where in a pod all addresses are the pod's.
+    And :func:`_runtime` lets Envoy listen on its pod's address, where in a pod all addresses are the pod's, and moves
+    the picker's ports, since it listens on all addresses and all pods share one network.
     """
 
-    tiers: tuple[str, ...]
     pace: Pace
     prometheus_url: str = ""
-
-    def shift(self, tier: str) -> int:
-        """By how much a tier's picker's ports are moved."""
-        return 10 * self.tiers.index(tier)
 
     def changed(self, manifest: Object) -> Object | None:
         """Give the manifest as it is applied here."""
@@ -316,37 +318,11 @@ class _Here:
             case "ConfigMap" if PICKER_CONFIG_KEY in manifest["data"]:
                 text = yaml.safe_dump(as_ancestor(yaml.safe_load(manifest["data"][PICKER_CONFIG_KEY])))
                 return {**manifest, "data": {PICKER_CONFIG_KEY: text}}
-            case "ConfigMap" if ENVOY_CONFIG_KEY in manifest["data"]:
-                return self._envoy(manifest)
-            case "Deployment" if _is_router(manifest):
-                return self._router(manifest)
             case "ScaledObject":
                 return self._scaled(manifest)
             case "ServiceMonitor" if self.pace.look_s:
                 for endpoint in manifest["spec"]["endpoints"]:
                     endpoint["interval"] = f"{self.pace.look_s}s"
-        return manifest
-
-    def _envoy(self, manifest: Object) -> Object:
-        tier = manifest["metadata"]["name"].partition("-router")[0]
-        config = yaml.safe_load(manifest["data"][ENVOY_CONFIG_KEY])
-        (cluster,) = (one for one in config["static_resources"]["clusters"] if one["name"] == "picker")
-        for endpoint in _endpoints(cluster):
-            endpoint["port_value"] += self.shift(tier)
-        return {**manifest, "data": {ENVOY_CONFIG_KEY: yaml.safe_dump(config)}}
-
-    def _router(self, manifest: Object) -> Object:
-        tier = manifest["metadata"]["name"].removesuffix("-router")
-        (picker,) = manifest["spec"]["template"]["spec"]["containers"]
-        moved = []
-        for argument in picker["args"]:
-            flag, _, value = argument.partition("=")
-            moved.append(f"{flag}={int(value) + self.shift(tier)}" if flag.endswith("-port") else argument)
-        picker["args"] = moved
-        for probe in ("livenessProbe", "readinessProbe"):
-            picker[probe]["grpc"]["port"] += self.shift(tier)
-        for port in picker["ports"]:
-            port["containerPort"] += self.shift(tier)
         return manifest
 
     def _scaled(self, manifest: Object) -> Object:
@@ -379,15 +355,6 @@ def _rolled_out(deployment: Object) -> bool:
     return seen and all(status.get(key, 0) == wanted for key in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
-def _is_router(manifest: Mapping[str, Any]) -> bool:
-    return manifest["kind"] == "Deployment" and manifest["metadata"]["name"].endswith("-router")
-
-
-def _endpoints(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
-    groups = cluster["load_assignment"]["endpoints"]
-    return [one["endpoint"]["address"]["socket_address"] for group in groups for one in group["lb_endpoints"]]
-
-
 def _runtime(plane: ControlPlane, pace: Pace) -> Any:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
 
@@ -401,6 +368,9 @@ def _runtime(plane: ControlPlane, pace: Pace) -> Any:
                 config = yaml.safe_load(file.read_text(encoding="utf-8"))
                 for listener in config["static_resources"]["listeners"]:
                     listener["address"]["socket_address"]["address"] = container.address
+                (picker,) = (one for one in config["static_resources"]["clusters"] if one["name"] == "picker")
+                (endpoint,) = picker["load_assignment"]["endpoints"][0]["lb_endpoints"]
+                endpoint["endpoint"]["address"]["socket_address"]["port_value"] = container.ports[PICKER_PORT]
                 file.write_text(yaml.safe_dump(config), encoding="utf-8")
                 arguments[arguments.index("--config-path") + 1] = str(file)
                 return [str(_ENVOY), *arguments], environment
@@ -412,7 +382,8 @@ def _runtime(plane: ControlPlane, pace: Pace) -> Any:
                     "POD_NAME": metadata["name"],
                     "KUBECONFIG": str(plane.kubeconfig),
                 }
-                arguments = ancestors_arguments(arguments, tier, SERVING_NAMESPACE, file)
+                moved = [_moved(one, container.ports) for one in arguments]
+                arguments = ancestors_arguments(moved, tier, SERVING_NAMESPACE, file)
                 return [str(plane.tools["picker"]), *arguments], {**environment, **own}
             case _:
                 server = [_PYTHON, "-m", "tests.cluster.model_server", "--address", container.address]
@@ -421,6 +392,11 @@ def _runtime(plane: ControlPlane, pace: Pace) -> Any:
                 return [*map(str, server), *arguments], {**environment, **own}
 
     return command
+
+
+def _moved(argument: str, ports: Mapping[int, int]) -> str:
+    flag, _, value = argument.partition("=")
+    return f"{flag}={ports[int(value)]}" if flag.endswith("-port") else argument
 
 
 def _bring_nodes(client: Client, deployment: Object) -> None:

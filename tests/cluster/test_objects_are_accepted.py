@@ -42,6 +42,13 @@ def test_all_objects_of_the_stack_are_accepted(applied: Applied) -> None:
     assert len(objects) == len(harness.kubernetes_objects(recording)) > 40
 
 
+def test_prefill_and_decode_of_the_disaggregated_tier_are_among_them(applied: Applied) -> None:
+    recording, _, objects = applied
+    pods = [one.emitted.manifest["spec"]["template"] for one in objects if one.emitted.kind == "Deployment"]
+    roles = {pod["metadata"]["labels"].get("llm-d.ai/role") for pod in pods} - {None}
+    assert roles == ({"prefill", "decode"} if recording is harness.record("staging", preview=False) else set())
+
+
 def test_nothing_is_warned_of_in_namespaces_that_enforce_restricted_pods(applied: Applied) -> None:
     _, plane, objects = applied
     warned = {str(one): one.applied.warnings for one in objects if one.applied.warnings}

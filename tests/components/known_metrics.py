@@ -49,11 +49,25 @@ KEDA = {
     "keda_build_info",
     "keda_scaler_detail_errors_total",
 }
+PROMETHEUS = {
+    # prometheus/prometheus: prometheus/common's version collector, tsdb/db.go, rules/manager.go; looked for on a
+    # server's own /metrics in tests/cluster/test_dashboard.py
+    "prometheus_build_info",
+    "prometheus_tsdb_size_retentions_total",
+    "prometheus_rule_evaluation_failures_total",
+}
 OTHERS = {
     "up",  # Prometheus itself
     # kubernetes/kube-state-metrics, docs/metrics/cluster/node-metrics.md; labels only as --metric-labels-allowlist says
     "kube_node_labels",
+    # kubernetes/kube-state-metrics, docs/metrics/workload/pod-metrics.md; a GPU is the resource nvidia_com_gpu
+    "kube_pod_labels",
+    "kube_pod_container_resource_requests",
+    "kube_pod_status_phase",
+    # kubernetes/kubernetes, pkg/kubelet/metrics/collectors/volume_stats.go
+    "kubelet_volume_stats_available_bytes",
+    "kubelet_volume_stats_capacity_bytes",
     "kube_deployment_spec_replicas",  # kubernetes/kube-state-metrics, docs/metrics/workload/deployment-metrics.md
     "DCGM_FI_DEV_GPU_UTIL",  # NVIDIA/dcgm-exporter, etc/default-counters.csv
 }
-EXISTING = VLLM | LLAMA_CPP | ENDPOINT_PICKER | KEDA | OTHERS
+EXISTING = VLLM | LLAMA_CPP | ENDPOINT_PICKER | KEDA | PROMETHEUS | OTHERS

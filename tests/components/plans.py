@@ -6,7 +6,10 @@ from dataclasses import replace
 
 from planning.plan import (
     CheckpointChoice,
+    CostItem,
+    CostRange,
     DisaggregationPlan,
+    Forecast,
     LlamaCppLimits,
     ModelRouterPlan,
     PodResources,
@@ -14,6 +17,7 @@ from planning.plan import (
     RolePlan,
     RouterPlan,
     ServingPoint,
+    TierCost,
     TierPlan,
     Timeouts,
     VllmLimits,
@@ -180,6 +184,8 @@ SPLIT = replace(
         ),
         kv_store_gib=64.0,
         shared_store="none",
+        shared_claim=None,
+        efa_interfaces=0,
         non_cached_tokens=512,
         pays=True,
         verdict="sample",
@@ -188,6 +194,47 @@ SPLIT = replace(
 """70B in 8 bits, prefill and decode apart, with 64 GiB of host memory for KV blocks."""
 
 TIERS = (QUALITY, FAST, SMALL, SPLIT)
+
+
+def _cost(tier: str, usd: float, million_tokens: float, spot_share: float) -> TierCost:
+    return TierCost(
+        tier=tier,
+        expected_usd=usd,
+        low_usd=0.8 * usd,
+        high_usd=1.5 * usd,
+        usd_per_million_tokens=usd / million_tokens,
+        usd_per_million_tokens_saturated=0.5 * usd / million_tokens,
+        million_tokens=million_tokens,
+        replica_hours=730.0,
+        spot_share=spot_share,
+        utilization=0.5,
+    )
+
+
+_NODES_USD = {"quality": 1460.0, "fast": 146.0, "small": 73.0, "split": 2920.0}
+
+FORECAST = Forecast(
+    total=CostRange(low=4000.0, expected=4964.0, high=7000.0),
+    baseline_usd=20_000.0,
+    baseline_description="sample",
+    items=(
+        *(CostItem(f"{tier}: nodes", "compute", tier, usd, "sample") for tier, usd in _NODES_USD.items()),
+        CostItem("EKS control plane", "fixed", None, 365.0, "sample"),
+    ),
+    tiers=(
+        _cost("quality", 1460.0, 730.0, 0.4),
+        _cost("fast", 146.0, 1460.0, 0.9),
+        _cost("small", 73.0, 73.0, 1.0),
+        _cost("split", 2920.0, 1460.0, 0.8),
+    ),
+    savings=(),
+    drivers=(),
+    what_ifs=(),
+    prices_as_of="2026-11-01",
+    price_source="sample",
+    budget_usd=6000.0,
+)
+"""Round figures of a month: 2, 0.2, 0.1 and 4 USD an hour of nodes and 0.5 of everything else."""
 
 BY_MODEL = (FAST, QUALITY, SMALL)
 MODEL_ROUTER = ModelRouterPlan(

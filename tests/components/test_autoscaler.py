@@ -70,6 +70,37 @@ def test_the_target_is_known_in_a_first_preview() -> None:
     assert one["spec"]["scaleTargetRef"] == {"name": "fast-engine"}
 
 
+# Pausing -----------------------------------------------------------------------------------------------------------
+
+
+def annotations_of(tier: TierPlan) -> dict[str, Any]:
+    found = kubernetes_objects(autoscaler(tier, OFFICE), "ScaledObject")
+    return {one["metadata"]["name"]: one["metadata"].get("annotations") for one in found}
+
+
+def paused(tier: TierPlan, replicas: int) -> TierPlan:
+    return replace(tier, replicas=replace(tier.replicas, paused=replicas))
+
+
+def test_a_tier_scales_unless_it_is_paused() -> None:
+    assert annotations_of(FAST) == {"fast-engine": None}
+
+
+def test_a_paused_tier_is_kept_at_its_replicas_by_keda_and_is_otherwise_scaled_as_before() -> None:
+    assert annotations_of(paused(FAST, 0)) == {"fast-engine": {"autoscaling.keda.sh/paused-replicas": "0"}}
+    assert spec(paused(FAST, 0), OFFICE) == spec(FAST, OFFICE), "the end of a pause removes an annotation and no more"
+
+
+def test_the_floor_counts_among_the_paused_replicas() -> None:
+    assert QUALITY.replicas.on_demand_floor == 1
+    assert annotations_of(paused(QUALITY, 3)) == {"quality-engine": {"autoscaling.keda.sh/paused-replicas": "2"}}
+
+
+def test_both_roles_of_a_disaggregated_tier_pause() -> None:
+    expected = {"autoscaling.keda.sh/paused-replicas": "1"}
+    assert annotations_of(paused(SPLIT, 1)) == {"split-decode": expected, "split-prefill": expected}
+
+
 # Waking --------------------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,7 @@ def controllers(
     *,
     gpu_nodes: bool = True,
     device_plugin: bool = True,
+    efa: bool = True,
     region: str = "us-east-2",
     web_acl_arn: str | None = None,
     preview: bool = False,
@@ -49,6 +50,7 @@ def controllers(
                 vpc_id=computed("vpc-1"),
                 gpu_nodes=gpu_nodes,
                 device_plugin=device_plugin,
+                efa=efa,
                 web_acl_arn=web_acl_arn,
                 tags={"frugal-llm:stack": "dev"},
                 system_ready=[stand_in("system", opts)],
@@ -77,6 +79,7 @@ def test_these_charts_are_released_at_their_pinned_versions(all_of_them: Recordi
         "aws-load-balancer-controller": (versions.AWS_LOAD_BALANCER_CONTROLLER, "kube-system"),
         "keda": (versions.KEDA, "keda"),
         "nvidia-device-plugin": (versions.NVIDIA_DEVICE_PLUGIN, "kube-system"),
+        "aws-efa-k8s-device-plugin": (versions.EFA_DEVICE_PLUGIN, "kube-system"),
         "dcgm-exporter": (versions.DCGM_EXPORTER, "monitoring"),
     }
     assert found == {
@@ -89,6 +92,7 @@ def test_every_value_is_one_that_its_chart_has(all_of_them: Recording) -> None:
         "aws-load-balancer-controller": [],
         "keda": [],
         "nvidia-device-plugin": [],
+        "aws-efa-k8s-device-plugin": [],
         "dcgm-exporter": [],
     }
 
@@ -103,8 +107,17 @@ def test_every_value_is_one_that_its_chart_has(all_of_them: Recording) -> None:
     ids=["AL2023", "Bottlerocket", "no GPUs"],
 )
 def test_what_gpus_need_comes_with_gpus(gpu_nodes: bool, device_plugin: bool, expected: set[str]) -> None:
-    found = {one.name for one in helm_releases(controllers(gpu_nodes=gpu_nodes, device_plugin=device_plugin))}
+    recording = controllers(gpu_nodes=gpu_nodes, device_plugin=device_plugin, efa=False)
+    found = {one.name for one in helm_releases(recording)}
     assert found == {"aws-load-balancer-controller", "keda"} | expected
+
+
+def test_the_device_plugin_of_efa_is_there_only_for_pods_that_use_it_and_goes_onto_gpu_nodes(
+    all_of_them: Recording,
+) -> None:
+    values = release(all_of_them, "aws-efa-k8s-device-plugin").values
+    assert values["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert "aws-efa-k8s-device-plugin" not in {one.name for one in helm_releases(controllers(efa=False))}
 
 
 # AWS Load Balancer Controller ----------------------------------------------------------------------------------------

@@ -201,6 +201,49 @@ def test_a_shared_store_is_the_tiers_own_place_in_the_bucket() -> None:
         assert store["store_config"]["bucket"] == BUCKET
 
 
+def test_a_store_of_files_is_the_claim_that_was_named_and_both_roles_write_to_it() -> None:
+    plan = SPLIT.disaggregation
+    assert plan is not None
+    tier = replace(SPLIT, disaggregation=replace(plan, shared_store="file", shared_claim="kv-files"))
+    recording = tier_recording(DisaggregatedTier, EngineArgs, tier)
+    assert refusals(recording) == []
+    for role in ROLES:
+        pod, engine = pod_of(recording, f"split-{role}"), engine_of(recording, f"split-{role}")
+        config = json_flag(engine, "--kv-transfer-config")
+        (store,) = config["kv_connector_extra_config"]["connectors"][1]["kv_connector_extra_config"]["secondary_tiers"]
+        (mount,) = [one for one in engine["volumeMounts"] if one["mountPath"] == store["root_dir"]]
+        assert store == {"type": "fs", "root_dir": "/kv-cache"}
+        (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        assert volume["persistentVolumeClaim"] == {"claimName": "kv-files"}
+        assert restricted_violations(pod) == []
+
+
+def test_with_efa_both_roles_ask_for_adapters_and_stay_in_the_zone_that_efa_does_not_leave() -> None:
+    """That UCX finds the adapters' driver in the image is not proven; without it blocks go over TCP."""
+    plan = SPLIT.disaggregation
+    assert plan is not None
+    tier = replace(SPLIT, disaggregation=replace(plan, efa_interfaces=2))
+    recording = tier_recording(DisaggregatedTier, EngineArgs, tier)
+    assert refusals(recording) == []
+    for role in ROLES:
+        pod, resources = pod_of(recording, f"split-{role}"), engine_of(recording, f"split-{role}")["resources"]
+        assert resources["requests"]["vpc.amazonaws.com/efa"] == resources["limits"]["vpc.amazonaws.com/efa"] == "2"
+        (together,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert together["topologyKey"] == "topology.kubernetes.io/zone"
+        own = object_of(recording, "Deployment", f"split-{role}")["spec"]["template"]["metadata"]["labels"]
+        assert together["labelSelector"]["matchLabels"].items() <= own.items(), "else the first pod waits for ever"
+        assert "llm-d.ai/role" not in together["labelSelector"]["matchLabels"], "prefill and decode are in one zone"
+        assert [one["topologyKey"] for one in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+
+
+def test_without_efa_replicas_spread_over_zones_and_ask_for_no_adapter(split: Recording) -> None:
+    for role in ROLES:
+        pod = pod_of(split, f"split-{role}")
+        assert "affinity" not in pod
+        assert "topology.kubernetes.io/zone" in [one["topologyKey"] for one in pod["topologySpreadConstraints"]]
+        assert "vpc.amazonaws.com/efa" not in engine_of(split, f"split-{role}")["resources"]["limits"]
+
+
 def test_before_the_bucket_exists_only_its_name_is_missing() -> None:
     recording = tier_recording(DisaggregatedTier, EngineArgs, sharing(), preview=True)
     for role in ROLES:

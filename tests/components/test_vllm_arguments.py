@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from components.vllm_arguments import SharedStore, serve_arguments, transfer_argument
 from planning.facts.vllm_flags import flags
-from planning.plan import VllmLimits
+from planning.plan import Plan, VllmLimits
+from planning.stack import plan_config
+from planning.stackfile import read_stack
 from tests.components.plans import FAST, QUALITY, SPLIT, TIERS
+from tests.harness import ROOT
 
 STORE = SharedStore(bucket="weights-1a2b3c4", prefix="kv-cache/split", region="us-east-2")
 
@@ -22,13 +28,48 @@ def arguments(limits: VllmLimits | None) -> list[str]:
 def all_limits() -> list[VllmLimits]:
     split = SPLIT.disaggregation
     assert split is not None
-    return [limits for limits in (*(tier.vllm for tier in TIERS), split.prefill.limits, split.decode.limits) if limits]
+    sampled = (*(tier.vllm for tier in TIERS), split.prefill.limits, split.decode.limits)
+    planned = (tier.vllm for stack in ("dev", "staging", "prod") for tier in plan_of(stack).tiers)
+    limits = [found for found in (*sampled, *planned) if found]
+    return [*limits, *(replace(found, kv_offload_gib=39.0) for found in limits)]
 
 
-def test_every_flag_is_one_that_the_pinned_vllm_parses() -> None:
+def plan_of(stack: str) -> Plan:
+    read = read_stack(ROOT / f"Pulumi.{stack}.yaml")
+    return plan_config(read.region, read.values, read.encrypted)[1]
+
+
+def test_every_flag_that_the_program_can_give_is_one_that_the_pinned_vllm_parses() -> None:
     given = {text.partition("=")[0] for limits in all_limits() for text in arguments(limits) if text.startswith("-")}
     given |= {transfer_argument("decode", 1.0).partition("=")[0]}
+    assert len(given) >= 16
     assert given - flags() == set()
+
+
+def test_a_flag_in_the_source_that_no_plan_here_reaches_is_looked_up_too() -> None:
+    """So that a branch that the stacks above do not take cannot hide a flag that vLLM dropped."""
+    texts = (
+        node.value
+        for name in ("vllm_arguments.py", "vllm_tier.py", "disaggregated_tier.py", "vllm_container.py")
+        for node in ast.walk(ast.parse((ROOT / "components" / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    sidecars = {"--kv-connector", "--secure-proxy"}
+    written = {found for text in texts for found in re.findall(r"^--[a-z][a-z-]+(?==|$)", text)} - sidecars
+    assert len(written) >= 17
+    assert written - flags() == set()
+
+
+def test_a_prompt_may_be_longer_than_a_step_as_the_plan_assumes() -> None:
+    assert "--enable-chunked-prefill" in arguments(QUALITY.vllm)
+    assert "--enable-prefix-caching" in arguments(QUALITY.vllm)
+
+
+def test_blocks_that_leave_the_gpus_are_kept_in_host_memory_only_where_the_plan_has_some() -> None:
+    assert QUALITY.vllm is not None
+    kept = arguments(replace(QUALITY.vllm, kv_offload_gib=39.0))
+    assert {"--kv-offloading-size=39", "--kv-offloading-backend=native"} <= set(kept)
+    assert not [text for text in arguments(QUALITY.vllm) if text.startswith("--kv-offloading")]
 
 
 def test_the_limits_of_the_plan_arrive_one_by_one() -> None:
@@ -104,9 +145,11 @@ def test_nixl_moves_blocks_from_prefill_to_decode_and_both_keep_a_store(role: st
     }
 
 
-def test_the_short_cut_for_offloading_is_not_used_since_it_would_replace_nixl() -> None:
-    assert "--kv-offloading-size" in flags()
-    assert not [text for limits in all_limits() for text in arguments(limits) if text.startswith("--kv-offloading")]
+def test_the_short_cut_for_offloading_is_not_used_where_it_would_replace_nixl() -> None:
+    split = SPLIT.disaggregation
+    assert split is not None
+    for role in (split.prefill, split.decode):
+        assert not [text for text in arguments(role.limits) if text.startswith("--kv-offloading")]
 
 
 def test_a_shared_store_stands_behind_the_host_memory_and_speaks_tls() -> None:

@@ -16,6 +16,7 @@ from tests.components.serving import (
     NODE_IMAGE_LABEL,
     engine_of,
     environment,
+    flag,
     object_of,
     pod_of,
     pods_that_can_write_to_their_image,
@@ -193,6 +194,21 @@ def test_ranks_meet_in_shared_memory_of_the_planned_size(quality: Recording) -> 
 
 def test_a_single_gpu_has_no_shared_memory_volume(fast: Recording) -> None:
     assert [volume["name"] for volume in pod_of(fast, "fast-engine")["volumes"]] == ["cache", "temporary"]
+
+
+def test_a_kv_store_in_host_memory_has_room_in_shared_memory_and_in_the_pods_limit() -> None:
+    assert FAST.vllm is not None
+    stored = replace(
+        FAST,
+        vllm=replace(FAST.vllm, kv_offload_gib=39.0),
+        resources=replace(FAST.resources, memory_gib=12.0 + 39.0, shm_gib=39.0),
+    )
+    recording = tier_recording(VllmTier, EngineArgs, stored)
+    engine = engine_of(recording, "fast-engine")
+    assert flag(engine, "--kv-offloading-size") == "39"
+    assert engine["resources"]["limits"]["memory"] == f"{51 * 1024}Mi"
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pod_of(recording, "fast-engine")["volumes"]}
+    assert volumes["shared-memory"] == {"medium": "Memory", "sizeLimit": f"{39 * 1024}Mi"}
 
 
 def test_all_that_vllm_writes_goes_to_its_cache(quality: Recording) -> None:

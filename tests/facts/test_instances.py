@@ -249,3 +249,11 @@ def test_prices_that_siblings_of_the_family_give_are_within_a_tenth_of_a_percent
                 assert ratios[each.instance.name] == pytest.approx(median(others), rel=DERIVED_ON_DEMAND_ERROR)
                 checked += 1
     assert checked == 375
+
+
+@pytest.mark.parametrize(
+    ("name", "adapters"), [("g7e.2xlarge", 0), ("g7e.8xlarge", 1), ("p4d.24xlarge", 4), ("p5.48xlarge", 32)]
+)
+def test_small_sizes_have_no_elastic_fabric_adapter(name: str, adapters: int) -> None:
+    """Karpenter's page of instance types, 2026-07-11."""
+    assert instance_type(name).efa_interfaces == adapters

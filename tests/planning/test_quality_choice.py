@@ -77,7 +77,15 @@ def test_auto_takes_a_cpu_for_a_small_tier_that_can_wait_and_says_how_thin_its_s
     assert "one model (Llama-3.1-8B on Graviton4)" in warning
 
 
-@pytest.mark.parametrize("needs", [{"gpus": ["T4"]}, {"kvCacheDtype": "fp8"}, {"disaggregation": {"enabled": True}}])
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"gpus": ["T4"]},
+        {"kvCacheDtype": "fp8"},
+        {"kvOffloadGib": 8},
+        {"disaggregation": {"enabled": True, "insist": True}},
+    ],
+)
 def test_auto_stays_on_gpus_where_the_tier_asks_for_what_only_they_have(needs: dict[str, Any]) -> None:
     assert planned(slo=LOOSE, traffic=TRICKLE, **needs).tiers[0].engine == "vllm"
 

@@ -166,8 +166,51 @@ def test_a_disaggregated_tier_that_does_not_pay_says_so() -> None:
     apart = plan.tier("quality").disaggregation
     assert apart is not None
     assert not apart.pays
-    assert any("does not pay" in warning for warning in plan.warnings)
+    assert any(
+        "does not pay at this load, and is on because the settings insist" in warning for warning in plan.warnings
+    )
     assert plan.forecast.savings[-1].lever == "disaggregated prefill"
+
+
+def test_prefill_and_decode_apart_are_refused_where_together_is_cheaper_unless_the_settings_insist() -> None:
+    tier = {**tiers("prod")[0], "disaggregation": {"enabled": True}}
+    refusal = problems(tiers=[tier], routing={})
+    figures = re.search(r"apart cost ([\d,]+) USD a month, together ([\d,]+): it does not pay at this load", refusal)
+    assert figures
+    apart_usd, together_usd = (float(figure.replace(",", "")) for figure in figures.groups())
+    assert apart_usd > together_usd
+    assert "frugal-llm:tiers[0].disaggregation.enabled is True" in refusal
+    assert "insist: true" in refusal
+    insisting = {**tier, "disaggregation": {"enabled": True, "insist": True}}
+    assert planned("prod", tiers=[insisting], routing={}).forecast.tiers[0].expected_usd == pytest.approx(
+        apart_usd, abs=1
+    )
+
+
+def test_prefill_and_decode_apart_need_no_insistence_where_that_is_cheaper() -> None:
+    # Long prompts at a rate that keeps many replicas of both roles busy, and a TPOT that prefills would break.
+    tier = {
+        "name": "long",
+        "model": "meta-llama/Llama-3.1-70B-Instruct",
+        "slo": {"ttftMs": 6000, "tpotMs": 40},
+        "traffic": {"requestsPerDay": 1_000_000, "inputTokens": 6000, "outputTokens": 300},
+        "gpus": ["H100"],
+        "disaggregation": {"enabled": True},
+    }
+    plan = planned("prod", tiers=[tier], routing={}, budget={})
+    apart = plan.tiers[0].disaggregation
+    assert apart is not None
+    assert apart.pays
+    assert apart.verdict.endswith("it pays")
+    # Its one type, p5.48xlarge, has 32 adapters; of staging's types some have none.
+    assert apart.efa_interfaces == 32
+    assert plan.uses_efa
+    assert any("in one zone, which EFA does not leave" in warning for warning in plan.warnings)
+    over_tcp = planned(
+        "prod", tiers=[{**tier, "disaggregation": {"enabled": True, "efa": False}}], routing={}, budget={}
+    )
+    assert not over_tcp.uses_efa
+    assert not planned("staging").uses_efa
 
 
 @pytest.mark.parametrize(
@@ -248,7 +291,7 @@ def test_a_tier_that_sleeps_at_night_starts_every_working_day() -> None:
 
 
 def test_nodes_of_a_disaggregated_tier_have_room_for_its_kv_store() -> None:
-    tier = {**tiers("prod")[0], "minReplicas": 0, "disaggregation": {"enabled": True, "kvStoreGib": 32}}
+    tier = {**tiers("prod")[0], "minReplicas": 0, "disaggregation": {"enabled": True, "insist": True, "kvStoreGib": 32}}
     plan = planned("prod", tiers=[tier], routing={}, budget={}).tiers[0]
     least = min(instance_type(name).allocatable_memory_gib for name in plan.instance_types)
     assert least >= plan.resources.memory_gib + 32

@@ -85,6 +85,26 @@ def test_a_long_grace_is_no_mistake_without_spot() -> None:
     assert broken(replace(timeouts(EIGHT_BILLION, 600), grace_s=600), spot=False) == []
 
 
+def test_a_grace_that_spot_does_not_give_is_refused_with_both_ways_out() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        planned("prod", scaling={"graceSeconds": 111})
+    (problem, *_) = raised.value.problems
+    assert str(problem).startswith(
+        "frugal-llm:scaling.graceSeconds is 111: spot's notice less 10 s 110 s >= grace 111 s does not hold"
+    )
+    assert "set 110 or less, or buy on-demand only (capacity.spot: false)" in str(problem)
+    assert {one.path for one in raised.value.problems} == {"frugal-llm:scaling.graceSeconds"}
+
+
+def test_without_spot_running_answers_get_the_grace_that_is_asked_for() -> None:
+    _, plan = planned("prod", scaling={"graceSeconds": 540}, capacity={"spot": False}, budget={})
+    for tier in plan.tiers:
+        times = tier.timeouts
+        assert (times.grace_s, times.shutdown_s) == (540, 540 - times.pre_stop_s - 5)
+    _, shorter = planned("prod", scaling={"graceSeconds": 40})
+    assert {tier.timeouts.shutdown_s for tier in shorter.tiers} == {20}
+
+
 def test_a_broken_order_of_a_plan_names_both_times_the_tier_and_the_way_out() -> None:
     settings, plan = planned("dev")
     slow = vllm_cold_start(2000)
