@@ -4,11 +4,12 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
-from components import names
+from components import names, options
 from components.budget_alarm import BudgetAlarm, BudgetAlarmArgs
 from components.cluster import Cluster, ClusterArgs
 from components.controllers import Controllers, ControllersArgs
 from components.karpenter import Karpenter, KarpenterArgs
+from components.model_router import ModelRouter, ModelRouterArgs
 from components.model_weights import ModelWeights, ModelWeightsArgs
 from components.network import Network, NetworkArgs
 from components.node_pool import ServingNodePool, ServingNodePoolArgs
@@ -43,32 +44,31 @@ controllers = Controllers("controllers", ControllersArgs(
     device_plugin=not plan.node_image.brings_device_plugin, web_acl_arn=settings.network.web_acl_arn), in_cluster)
 karpenter = Karpenter("karpenter", KarpenterArgs(cluster_name=cluster.name, region=region,
     node_role_arn=plan.cluster.node_role_arn, system_ready=cluster.system_ready), in_cluster)
-with_karpenter = pulumi.ResourceOptions.merge(
-    in_cluster, pulumi.ResourceOptions(depends_on=[karpenter.controller, karpenter.crds]))
 pools = {pool.name: ServingNodePool(f"pool-{pool.name}", ServingNodePoolArgs(
     pool=pool, network=plan.network, cluster_name=cluster_name, node_role_name=karpenter.node_role_name, tags=tags,
-    image=plan.node_image, image_label=plan.node_image_label), with_karpenter) for pool in plan.node_pools}
+    image=plan.node_image, image_label=plan.node_image_label),
+    options.after(in_cluster, karpenter.controller, karpenter.crds)) for pool in plan.node_pools}
 
 serving = ServingNamespace("serving", ServingNamespaceArgs(
     kubernetes_version=plan.cluster.kubernetes_version, hugging_face_token=secrets.hugging_face_token,
-    api_key=secrets.api_key), pulumi.ResourceOptions.merge(
-        in_cluster, pulumi.ResourceOptions(depends_on=list(cluster.system_ready))))
+    api_key=secrets.api_key), options.after(in_cluster, *cluster.system_ready))
 weights = ModelWeights("weights", ModelWeightsArgs(
     tiers=plan.tiers, cluster_name=cluster.name, region=region, namespace=serving.namespace,
-    hugging_face_token=serving.has_hugging_face_token), pulumi.ResourceOptions.merge(
-        in_cluster, pulumi.ResourceOptions(depends_on=list(serving.ready))))
+    hugging_face_token=serving.has_hugging_face_token), options.after(in_cluster, *serving.ready))
 tiers = [ServedTier(tier.name, ServedTierArgs(
     tier=tier, schedule=plan.schedule, region=region, node_image_label=plan.node_image_label,
     vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace, bucket=weights.bucket_name,
     api_key=serving.has_api_key, keda=controllers.keda, prometheus=observability.release,
-    prometheus_url=observability.prometheus_url), pulumi.ResourceOptions.merge(
-        in_cluster, pulumi.ResourceOptions(depends_on=[pools[tier.node_pool], weights, observability.release])))
-    for tier in plan.tiers]
+    prometheus_url=observability.prometheus_url),
+    options.after(in_cluster, pools[tier.node_pool], weights, observability.release)) for tier in plan.tiers]
+model_router = ModelRouter("front-envoy", ModelRouterArgs(
+    plan=plan.model_router, tiers=plan.tiers, namespace=serving.namespace, vpc_cidr=plan.network.vpc_cidr,
+    served=tiers), in_cluster) if plan.model_router else None
 ingress = TierIngress("ingress", TierIngressArgs(
-    tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header,
-    scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn, served=tiers,
-    host=settings.network.host, web_acl_arn=settings.network.web_acl_arn, oidc=plan.network.oidc,
-    namespace=serving.namespace, load_balancer_controller=controllers.load_balancer_controller), in_cluster)
+    tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header, served=tiers,
+    scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn, oidc=plan.network.oidc,
+    host=settings.network.host, web_acl_arn=settings.network.web_acl_arn, namespace=serving.namespace,
+    model_router=model_router, load_balancer_controller=controllers.load_balancer_controller), in_cluster)
 if settings.budget.monthly_usd:
     BudgetAlarm("budget", BudgetAlarmArgs(
         monthly_usd=settings.budget.monthly_usd, notify=settings.budget.notify,

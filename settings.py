@@ -480,6 +480,10 @@ class Routing(Settings):
     """Name of the request header that names the tier."""
     default_tier: str | None = None
     """The tier of requests without the header; left out, the first tier."""
+    by_model_field: bool = False
+    """Let requests without the header choose by the ``model`` field of their JSON body, a tier's name or its model id,
+    for clients that cannot set headers. Two Envoys on the system nodes then read each such body whole before it goes
+    on; what names no model there still goes to the default tier."""
 
 
 class Capacity(Settings):

@@ -37,8 +37,12 @@ SYSTEM_POOL: Final = "system"
 
 ENGINE: Final = "engine"
 ROUTER: Final = "router"
+MODEL_ROUTER: Final = "front-envoy"
+"""Everything of the Envoys that route by model has this name. No tier's object can: theirs end with their part."""
 
 ENGINE_PORT: Final = 8000
+HTTP_PORT: Final = 80
+"""Of the Services in front of routers."""
 ROUTER_PORT: Final = 8081
 ROUTER_READY_PORT: Final = 19001
 PICKER_METRICS_PORT: Final = 9090

@@ -9,62 +9,22 @@ nobody's business outside.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-import yaml
-
-from components.names import (
-    ENGINE_PORT,
-    PICKER_METRICS_PORT,
-    PROJECT,
-    ROUTER_PORT,
-    ROUTER_READY_PORT,
-    TIER_LABEL,
-)
+from components import envoy_config as envoy
+from components.names import ENGINE_PORT, PICKER_METRICS_PORT, TIER_LABEL
 from planning.plan import TierPlan
 
 PICKER_PORT: Final = 9002
 """Where the picker answers Envoy; the chart's port."""
 PICKER_HEALTH_PORT: Final = 9003
 
-ENVOY_CONFIG_KEY: Final = "envoy.yaml"
 PICKER_CONFIG_KEY: Final = "picker.yaml"
 PICKER_CONFIG_DIRECTORY: Final = "/etc/picker"
 
-_DESTINATION_HEADER: Final = "x-gateway-destination-endpoint"
-
-_ROUTING_HEADERS: Final = (
-    # Where a request, its prefill or its cache comes from is the picker's to say: each of these, believed from a
-    # client, makes Envoy or the engine's sidecar call an address of the client's choice.
-    _DESTINATION_HEADER,
-    "x-gateway-destination-endpoint-subset",
-    "x-envoy-original-dst-host",
-    "x-prefiller-host-port",
-    "x-encoder-hosts-ports",
-    "x-data-parallel-host-port",
-    "x-data-parallel-rank",
-    "x-kv-cache-source-host-port",
-    # Queue, priority and model of a request are the tier's to say: a client that names its own flow gets its own queue.
-    "x-llm-d-inference-fairness-id",
-    "x-gateway-inference-fairness-id",
-    "x-llm-d-inference-objective",
-    "x-gateway-inference-objective",
-    "x-llm-d-model-name-rewrite",
-    "x-gateway-model-name-rewrite",
-)
-"""Names as in llm-d-router ebab687 (2026-08-22): pkg/epp/metadata/consts.go, pkg/common/routing/common.go."""
-
-_CONNECT_TIMEOUT: Final = "5s"
-"""A replica in the same VPC answers in milliseconds; the chart's 1000 s would hold a request on a dead spot node."""
 _ENGINE_IDLE_TIMEOUT: Final = "4s"
 """Below the 5 s after which vLLM's and llama.cpp's HTTP servers close an idle connection: the side that sends must
 close first, or a request meets a closing connection and is lost."""
-_UNLIMITED: Final = 40_000
-"""Connections and requests of a cluster, as in the chart: the picker's queue is the limit, Envoy's default of 1024
-would refuse what the plan lets it hold."""
-_BUFFER_BYTES: Final = 32_768
-"""Per connection, as in the chart: bodies are streamed to the picker, so this bounds memory and no request."""
 _WINDOW_BYTES: Final = 65_536
 _CONNECTION_WINDOW_BYTES: Final = 1_048_576
 """HTTP/2 windows towards the picker, as in the chart."""
@@ -146,33 +106,20 @@ def picker_config(tier: TierPlan) -> str:
     }
     if tier.llama_cpp is not None:
         config["dataLayer"] = {"injectDefaults": False}
-    return _yaml(config)
+    return envoy.to_yaml(config)
 
 
 def envoy_bootstrap(tier: TierPlan) -> str:
-    """Envoy's bootstrap for the tier's router pod, as YAML.
-
-    No admin interface is opened: it could stop Envoy, and nothing here reads it.
-    """
-    return _yaml(
-        {
-            "static_resources": {
-                "listeners": [_ready_listener(), _request_listener(tier)],
-                "clusters": [_engine_cluster(), _picker_cluster()],
-            },
-            "overload_manager": {
-                "resource_monitors": [
-                    {
-                        "name": "envoy.resource_monitors.global_downstream_max_connections",
-                        "typed_config": _typed(
-                            "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                            max_active_downstream_connections=_UNLIMITED,
-                        ),
-                    }
-                ]
-            },
-        }
+    """Envoy's bootstrap for the tier's router pod, as YAML."""
+    listener = envoy.request_listener(
+        tier.name,
+        _routes(tier),
+        [_picker_filter(tier)],
+        _error_replies(tier),
+        # A test header that the picker puts on every answer.
+        route_table={"response_headers_to_remove": ["x-went-into-resp-headers"]},
     )
+    return envoy.bootstrap(listener, [_engine_cluster(), _picker_cluster()])
 
 
 # --- endpoint picker ------------------------------------------------------------------------------------------------
@@ -283,129 +230,26 @@ def _saturation_detector(tier: TierPlan) -> dict[str, Any]:
 # --- Envoy ----------------------------------------------------------------------------------------------------------
 
 
-def _typed(message: str, **fields: object) -> dict[str, Any]:
-    return {"@type": f"type.googleapis.com/envoy.{message}", **fields}
-
-
-def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
-        "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
-    }
-
-
-def _router_filter() -> dict[str, Any]:
-    return {
-        "name": "envoy.filters.http.router",
-        "typed_config": _typed("extensions.filters.http.router.v3.Router", suppress_envoy_headers=True),
-    }
-
-
-def _ready_listener() -> dict[str, Any]:
-    health_check = {
-        "name": "envoy.filters.http.health_check",
-        "typed_config": _typed(
-            "extensions.filters.http.health_check.v3.HealthCheck",
-            pass_through_mode=False,
-            headers=[{"name": ":path", "string_match": {"exact": "/ready"}}],
-        ),
-    }
-    manager = _typed(
-        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix="ready",
-        route_config={"name": "ready", "virtual_hosts": []},
-        http_filters=[health_check, _router_filter()],
-    )
-    return _listener("ready", ROUTER_READY_PORT, manager)
-
-
-def _request_listener(tier: TierPlan) -> dict[str, Any]:
-    manager = _typed(
-        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix="requests",
-        early_header_mutation_extensions=[
-            {
-                "name": "envoy.http.early_header_mutation.header_mutation",
-                "typed_config": _typed(
-                    "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                    mutations=[{"remove": header} for header in _ROUTING_HEADERS],
-                ),
-            }
-        ],
-        use_remote_address=True,
-        normalize_path=True,
-        merge_slashes=True,
-        path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
-        common_http_protocol_options={
-            # The load balancer closes its idle connections; if Envoy did, a request could meet the closing one.
-            "idle_timeout": "0s",
-            "headers_with_underscores_action": "DROP_HEADER",
-        },
-        route_config={
-            "name": tier.name,
-            "virtual_hosts": [{"name": tier.name, "domains": ["*"], "routes": _routes(tier)}],
-            # A test header that the picker puts on every answer.
-            "response_headers_to_remove": ["x-went-into-resp-headers"],
-        },
-        http_filters=[_picker_filter(tier), _router_filter()],
-        local_reply_config={"mappers": _error_replies(tier)},
-        access_log=[_error_log()],
-    )
-    return _listener("requests", ROUTER_PORT, manager)
-
-
-def _routes(tier: TierPlan) -> list[dict[str, Any]]:
+def _routes(tier: TierPlan) -> list[envoy.Part]:
     """Model list from Envoy itself, so that it answers while the tier sleeps; ``/v1/`` to a replica; 404 for the rest.
 
     The picker holds a request only when it can read a prompt in its body: a GET at zero would get a 500.
     """
-    models = [{"id": name, "object": "model", "created": 0, "owned_by": PROJECT} for name in tier.served_model_names]
-    answers: list[tuple[str, dict[str, Any]]] = [("/v1/models", {"object": "list", "data": models})]
-    answers += [(f"/v1/models/{model['id']}", model) for model in models]
+    disabled = envoy.typed("extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)
+    without_picker = {"typed_per_filter_config": {"envoy.filters.http.ext_proc": disabled}}
     return [
-        *(_model_answer(path, answer) for path, answer in answers),
-        {
-            "match": {"prefix": "/v1/"},
-            "route": {
-                "cluster": "engine",
-                # An answer may take as long as it streams; only silence on both sides ends it, here before the load
-                # balancer does: this answer says why and when to retry.
-                "timeout": "0s",
-                "idle_timeout": f"{tier.timeouts.envoy_message_s}s",
-            },
-        },
+        *({**answer, **without_picker} for answer in envoy.model_list(tier.served_model_names)),
+        # Silence ends here before the load balancer ends it: this answer says why and when to retry.
+        {"match": {"prefix": "/v1/"}, **envoy.route("engine", tier.timeouts.envoy_message_s)},
         # Written out, because without a route the picker would be asked first, and answer 500 while the tier sleeps.
-        {"match": {"prefix": "/"}, "direct_response": {"status": 404}, "typed_per_filter_config": _without_picker()},
+        {"match": {"prefix": "/"}, "direct_response": {"status": 404}, **without_picker},
     ]
 
 
-def _without_picker() -> dict[str, Any]:
-    disabled = _typed("extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)
-    return {"envoy.filters.http.ext_proc": disabled}
-
-
-def _model_answer(path: str, answer: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "match": {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
-        "direct_response": {"status": 200, "body": {"inline_string": json.dumps(answer)}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
-        "typed_per_filter_config": _without_picker(),
-    }
-
-
-def _picker_filter(tier: TierPlan) -> dict[str, Any]:
+def _picker_filter(tier: TierPlan) -> envoy.Part:
     return {
         "name": "envoy.filters.http.ext_proc",
-        "typed_config": _typed(
+        "typed_config": envoy.typed(
             "extensions.filters.http.ext_proc.v3.ExternalProcessor",
             failure_mode_allow=False,
             grpc_service={
@@ -428,125 +272,47 @@ def _picker_filter(tier: TierPlan) -> dict[str, Any]:
     }
 
 
-def _error_replies(tier: TierPlan) -> list[dict[str, Any]]:
+def _error_replies(tier: TierPlan) -> list[envoy.Part]:
     """Errors that Envoy or the picker answers, in the shape and with the words OpenAI clients understand.
 
-    Without this they are plain text or empty. First match wins. ``Retry-After`` is one poll of the scaler: sooner
-    nothing changes.
+    First match wins. ``Retry-After`` is one poll of the scaler: sooner nothing changes.
     """
-    retry_after = {
-        "header": {"key": "retry-after", "value": str(tier.timeouts.polling_interval_s)},
-        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-    }
-    reason = "%LOCAL_REPLY_BODY%"
+    retry_after_s = tier.timeouts.polling_interval_s
+    overloaded = envoy.error(envoy.REASON, "rate_limit_error", "overloaded")
+    bad_request = envoy.error(envoy.REASON, "invalid_request_error", "bad_request")
+    no_replica = envoy.error("No replica could be chosen for the request; retry.", "server_error", "router_unavailable")
+    unavailable = envoy.error(envoy.REASON, "server_error", "unavailable")
     return [
-        {
-            "filter": _status(404),
-            "body_format_override": _error(
-                "Not found. This router serves /v1/ of an OpenAI-compatible API; GET /v1/models lists its models.",
-                "invalid_request_error",
-                "not_found",
-            ),
-        },
-        {
-            "filter": _status(429),
-            "headers_to_add": [retry_after],
-            "body_format_override": _error(reason, "rate_limit_error", "overloaded"),
-        },
-        {
-            "filter": _status_between(400, 499),
-            "body_format_override": _error(reason, "invalid_request_error", "bad_request"),
-        },
-        {
-            # The picker is restarting, or has no replica for a request that it cannot hold: both pass, so 503.
-            "filter": _status(500),
-            "status_code": 503,
-            "headers_to_add": [retry_after],
-            "body_format_override": _error(
-                "No replica could be chosen for the request; retry.", "server_error", "router_unavailable"
-            ),
-        },
-        {
-            "filter": _status_between(501, 599),
-            "headers_to_add": [retry_after],
-            "body_format_override": _error(reason, "server_error", "unavailable"),
-        },
+        envoy.reply(envoy.on_status(404), envoy.NOT_FOUND),
+        envoy.reply(envoy.on_status(429), overloaded, retry_after_s=retry_after_s),
+        envoy.reply(envoy.on_status_between(400, 499), bad_request),
+        # The picker is restarting, or has no replica for a request that it cannot hold: both pass, so 503.
+        envoy.reply(envoy.on_status(500), no_replica, retry_after_s=retry_after_s, status=503),
+        envoy.reply(envoy.on_status_between(501, 599), unavailable, retry_after_s=retry_after_s),
     ]
 
 
-def _error(message: str, kind: str, code: str) -> dict[str, Any]:
-    return {"json_format": {"error": {"message": message, "type": kind, "param": None, "code": code}}}
-
-
-def _comparison(operator: str, status: int) -> dict[str, Any]:
-    # Envoy wants a runtime key beside every such number; no runtime layer is configured, so the number stands.
-    value = {"default_value": status, "runtime_key": f"router.status_{operator.lower()}_{status}"}
-    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
-
-
-def _status(status: int) -> dict[str, Any]:
-    return _comparison("EQ", status)
-
-
-def _status_between(least: int, most: int) -> dict[str, Any]:
-    return {"and_filter": {"filters": [_comparison("GE", least), _comparison("LE", most)]}}
-
-
-def _error_log() -> dict[str, Any]:
-    """One line for each failed request, and no line for the others: prompts and keys never reach the log."""
-    fields = {
-        "time": "%START_TIME%",
-        "method": "%REQ(:METHOD)%",
-        "path": "%PATH(NQ)%",
-        "status": "%RESPONSE_CODE%",
-        "flags": "%RESPONSE_FLAGS%",
-        "details": "%RESPONSE_CODE_DETAILS%",
-        "milliseconds": "%DURATION%",
-        "replica": "%UPSTREAM_HOST%",
-        "request": "%REQ(X-REQUEST-ID)%",
-    }
-    return {
-        "name": "envoy.access_loggers.file",
-        "filter": _comparison("GE", 500),
-        "typed_config": _typed(
-            "extensions.access_loggers.file.v3.FileAccessLog",
-            path="/dev/stdout",
-            log_format={"json_format": fields},
-        ),
-    }
-
-
-def _unlimited() -> dict[str, Any]:
-    limits = {"max_connections": _UNLIMITED, "max_pending_requests": _UNLIMITED, "max_requests": _UNLIMITED}
-    return {"thresholds": [limits]}
-
-
-def _http_options(**fields: object) -> dict[str, Any]:
-    options = _typed("extensions.upstreams.http.v3.HttpProtocolOptions", **fields)
-    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
-
-
-def _engine_cluster() -> dict[str, Any]:
+def _engine_cluster() -> envoy.Part:
     return {
         "name": "engine",
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "original_dst_lb_config": {"use_http_header": True, "http_header_name": _DESTINATION_HEADER},
-        "circuit_breakers": _unlimited(),
-        "typed_extension_protocol_options": _http_options(
+        "connect_timeout": envoy.CONNECT_TIMEOUT,
+        "original_dst_lb_config": {"use_http_header": True, "http_header_name": envoy.DESTINATION_HEADER},
+        "circuit_breakers": envoy.unlimited(),
+        "typed_extension_protocol_options": envoy.http_options(
             common_http_protocol_options={"idle_timeout": _ENGINE_IDLE_TIMEOUT},
             explicit_http_config={"http_protocol_options": {}},
         ),
     }
 
 
-def _picker_cluster() -> dict[str, Any]:
+def _picker_cluster() -> envoy.Part:
     return {
         "name": "picker",
         "type": "STATIC",
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "circuit_breakers": _unlimited(),
+        "connect_timeout": envoy.CONNECT_TIMEOUT,
+        "circuit_breakers": envoy.unlimited(),
         "health_checks": [
             {
                 "timeout": "2s",
@@ -561,12 +327,12 @@ def _picker_cluster() -> dict[str, Any]:
         # The picker makes its own certificate at every start, and both ends are in one pod: encrypted, not verified.
         "transport_socket": {
             "name": "envoy.transport_sockets.tls",
-            "typed_config": _typed(
+            "typed_config": envoy.typed(
                 "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
                 common_tls_context={"alpn_protocols": ["h2"]},
             ),
         },
-        "typed_extension_protocol_options": _http_options(
+        "typed_extension_protocol_options": envoy.http_options(
             explicit_http_config={
                 "http2_protocol_options": {
                     "initial_stream_window_size": _WINDOW_BYTES,
@@ -574,29 +340,5 @@ def _picker_cluster() -> dict[str, Any]:
                 }
             },
         ),
-        "load_assignment": {
-            "cluster_name": "picker",
-            "endpoints": [
-                {
-                    "lb_endpoints": [
-                        {
-                            "endpoint": {
-                                "address": {"socket_address": {"address": "127.0.0.1", "port_value": PICKER_PORT}}
-                            }
-                        }
-                    ]
-                }
-            ],
-        },
+        "load_assignment": envoy.endpoint("picker", "127.0.0.1", PICKER_PORT),
     }
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated objects in full: Envoy's and the picker's readers are not asked to follow anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _yaml(document: dict[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120)

@@ -10,7 +10,14 @@ from typing import Any, Final, Literal
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.names import LOAD_BALANCER_CONTROLLER_ACCOUNT, PROJECT, ROUTER_READY_PORT, router_service
+from components.names import (
+    HTTP_PORT,
+    LOAD_BALANCER_CONTROLLER_ACCOUNT,
+    MODEL_ROUTER,
+    PROJECT,
+    ROUTER_READY_PORT,
+    router_service,
+)
 from planning.plan import OidcPlan, TierPlan
 
 INGRESS_CLASS: Final = "alb"
@@ -46,6 +53,8 @@ class TierIngressArgs:
     served: Sequence[pulumi.Resource]
     """The tiers. A rule for a router that is not there would answer 503, and one for a tier whose engines have yet to
     start would let requests wait that the rule before it still serves."""
+    model_router: pulumi.Resource | None
+    """What takes the requests without the header, and finds their tiers; None: the default tier does."""
     load_balancer_controller: pulumi.Resource
     """The release that makes the load balancer and, on destroy, must still be there to remove it."""
 
@@ -54,8 +63,8 @@ class TierIngress(pulumi.ComponentResource):
     """Ingress for the AWS Load Balancer Controller. Its rules, in order of priority:
 
     the header names a tier: that tier; the header is there with any other value: 400 that names the tiers; no header:
-    the default tier. All for ``/v1`` only; anything else gets the load balancer's own 404. With ``oidc`` each of them
-    signs in first.
+    the default tier, or the model router. All for ``/v1`` only; anything else gets the load balancer's own 404. With
+    ``oidc`` each of them signs in first.
     """
 
     endpoint: pulumi.Output[str]
@@ -66,6 +75,7 @@ class TierIngress(pulumi.ComponentResource):
     def __init__(self, name: str, args: TierIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("frugal-llm:routing:TierIngress", name, {}, opts)
         secret_readers = _secret_readers(name, args, args.oidc, self) if args.oidc else []
+        in_between = [args.model_router] if args.model_router else []
         ingress = k8s.networking.v1.Ingress(
             f"{name}-ingress",
             metadata=k8s.meta.v1.ObjectMetaArgs(
@@ -83,7 +93,7 @@ class TierIngress(pulumi.ComponentResource):
                 parent=self,
                 # On destroy the controller's finalizer holds the Ingress until the load balancer is gone, which takes
                 # minutes; and the controller must not go before.
-                depends_on=[args.load_balancer_controller, *args.served, *secret_readers],
+                depends_on=[args.load_balancer_controller, *args.served, *in_between, *secret_readers],
                 custom_timeouts=pulumi.CustomTimeouts(create="20m", update="20m", delete="30m"),
             ),
         )
@@ -102,6 +112,7 @@ def ingress_annotations(args: TierIngressArgs) -> dict[str, str]:
         if args.certificate_arn
         else {"listen-ports": '[{"HTTP":80}]'}
     )
+    without_header = router_service(args.default_tier) if args.model_router is None else MODEL_ROUTER
     settings = {
         "scheme": args.scheme,
         # Straight to the router's pod: the plan gives pods addresses of the VPC.
@@ -125,7 +136,7 @@ def ingress_annotations(args: TierIngressArgs) -> dict[str, str]:
         f"actions.{_UNKNOWN_TIER}": _json(_refusal(args)),
         f"conditions.{_UNKNOWN_TIER}": _json(_header_is(args.routing_header, "*")),
         # Conditions are kept by backend name, and the default tier's Service has the one of its header already.
-        f"actions.{_DEFAULT_TIER}": _json(_forward_to(args.default_tier)),
+        f"actions.{_DEFAULT_TIER}": _json(_forward_to(without_header)),
         **({"wafv2-acl-arn": args.web_acl_arn} if args.web_acl_arn else {}),
         **(_sign_in(args.oidc) if args.oidc else {}),
     }
@@ -188,7 +199,7 @@ def _secret_readers(
 
 def _paths(args: TierIngressArgs) -> list[k8s.networking.v1.HTTPIngressPathArgs]:
     """Give one path per rule. The controller sorts equal prefixes stably: the order here is the rules' priority."""
-    by_number = k8s.networking.v1.ServiceBackendPortArgs(number=80)
+    by_number = k8s.networking.v1.ServiceBackendPortArgs(number=HTTP_PORT)
     by_annotation = k8s.networking.v1.ServiceBackendPortArgs(name="use-annotation")
     backends = [(router_service(tier.name), by_number) for tier in args.tiers]
     backends += [(_UNKNOWN_TIER, by_annotation), (_DEFAULT_TIER, by_annotation)]
@@ -208,9 +219,9 @@ def _header_is(header: str, value: str) -> list[dict[str, Any]]:
     return [{"field": "http-header", "httpHeaderConfig": {"httpHeaderName": header, "values": [value]}}]
 
 
-def _forward_to(tier: str) -> dict[str, Any]:
+def _forward_to(service: str) -> dict[str, Any]:
     # Name and port as in the tier's own rule, so that both share one target group.
-    target = {"serviceName": router_service(tier), "servicePort": 80}
+    target = {"serviceName": service, "servicePort": HTTP_PORT}
     return {"type": "forward", "forwardConfig": {"targetGroups": [target]}}
 
 

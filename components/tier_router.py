@@ -8,9 +8,11 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components import network_rules, versions
+from components import envoy_pod, network_rules, versions
+from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
     ENGINE_PORT,
+    HTTP_PORT,
     PICKER_METRICS_PORT,
     POOL_LABEL,
     PROMETHEUS_RELEASE,
@@ -24,7 +26,6 @@ from components.names import (
     tier_labels,
 )
 from components.router_config import (
-    ENVOY_CONFIG_KEY,
     PICKER_CONFIG_DIRECTORY,
     PICKER_CONFIG_KEY,
     PICKER_HEALTH_PORT,
@@ -35,7 +36,6 @@ from components.router_config import (
 from components.serving_pod import NOBODY, container_security, pod_security, sleep_before_stop
 from planning.plan import TierPlan
 
-_ENVOY_CONFIG_DIRECTORY: Final = "/etc/envoy"
 _METRICS_PORT_NAME: Final = "metrics"
 _PRIVATE_NETWORKS: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Where the Service range lies. The Kubernetes API answers there, and on its interfaces in the VPC."""
@@ -94,14 +94,8 @@ class TierRouter(pulumi.ComponentResource):
         return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(resources)))
 
     def _config(self, part: str, key: str, text: str) -> k8s.core.v1.ConfigMap:
-        """Create a ConfigMap under a name of Pulumi's choice, new with every change, so that a change rolls the pod."""
-        return k8s.core.v1.ConfigMap(
-            f"{self._prefix}-{part}",
-            metadata=k8s.meta.v1.ObjectMetaArgs(namespace=self._args.namespace, labels=self._labels),
-            immutable=True,
-            data={key: text},
-            opts=self._child,
-        )
+        name = f"{self._prefix}-{part}"
+        return envoy_pod.config_map(name, self._args.namespace, self._labels, {key: text}, self._child)
 
     def _permissions(self) -> k8s.rbac.v1.RoleBinding:
         account = k8s.core.v1.ServiceAccount(
@@ -173,7 +167,10 @@ class TierRouter(pulumi.ComponentResource):
             security_context=pod_security(NOBODY),
             init_containers=[_envoy_container(tier)],
             containers=[_picker_container(tier)],
-            volumes=[_config_volume("envoy", envoy), _config_volume("picker", picker)],
+            volumes=[
+                envoy_pod.config_volume(envoy_pod.CONFIG_VOLUME, envoy),
+                envoy_pod.config_volume("picker", picker),
+            ],
         )
         return k8s.apps.v1.Deployment(
             f"{self._prefix}-deployment",
@@ -203,7 +200,7 @@ class TierRouter(pulumi.ComponentResource):
             spec=k8s.core.v1.ServiceSpecArgs(
                 selector=self._labels,
                 ports=[
-                    k8s.core.v1.ServicePortArgs(name="http", port=80, target_port=ROUTER_PORT),
+                    k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT),
                     k8s.core.v1.ServicePortArgs(
                         name=_METRICS_PORT_NAME, port=PICKER_METRICS_PORT, target_port=PICKER_METRICS_PORT
                     ),
@@ -266,29 +263,9 @@ def _envoy_container(tier: TierPlan) -> k8s.core.v1.ContainerArgs:
     An answer streams through both, and the picker ends when its last answer has ended; as a second ordinary container
     Envoy would get its SIGTERM at the same moment as the picker and cut them all.
     """
-    return k8s.core.v1.ContainerArgs(
-        name="envoy",
-        image=versions.ENVOY.reference,
+    return envoy_pod.envoy_container(
+        envoy_pod.router_requirements(tier.router.envoy_cpu_millicores, tier.router.envoy_memory_mib),
         restart_policy="Always",
-        command=["envoy"],
-        args=[
-            "--config-path",
-            f"{_ENVOY_CONFIG_DIRECTORY}/{ENVOY_CONFIG_KEY}",
-            "--log-level",
-            "warn",
-            # Shared memory for a hot restart would need a writable file system, and nothing restarts it hot.
-            "--disable-hot-restart",
-        ],
-        ports=[
-            k8s.core.v1.ContainerPortArgs(name="http", container_port=ROUTER_PORT),
-            k8s.core.v1.ContainerPortArgs(name="ready", container_port=ROUTER_READY_PORT),
-        ],
-        readiness_probe=k8s.core.v1.ProbeArgs(
-            http_get=k8s.core.v1.HTTPGetActionArgs(path="/ready", port="ready"), period_seconds=5
-        ),
-        resources=_requirements(tier.router.envoy_cpu_millicores, tier.router.envoy_memory_mib),
-        security_context=container_security(),
-        volume_mounts=[_mount("envoy", _ENVOY_CONFIG_DIRECTORY)],
     )
 
 
@@ -310,9 +287,9 @@ def _picker_container(tier: TierPlan) -> k8s.core.v1.ContainerArgs:
         # Ready as soon as it has listed the pods, also when there are none: it must be there while the tier sleeps.
         readiness_probe=_grpc_probe("readiness", period_seconds=2),
         lifecycle=sleep_before_stop(tier.timeouts.pre_stop_s),
-        resources=_requirements(tier.router.picker_cpu_millicores, tier.router.picker_memory_mib),
+        resources=envoy_pod.router_requirements(tier.router.picker_cpu_millicores, tier.router.picker_memory_mib),
         security_context=container_security(),
-        volume_mounts=[_mount("picker", PICKER_CONFIG_DIRECTORY)],
+        volume_mounts=[envoy_pod.config_mount("picker", PICKER_CONFIG_DIRECTORY)],
     )
 
 
@@ -324,23 +301,6 @@ def _grpc_probe(service: str, *, period_seconds: int, initial_delay_seconds: int
     )
 
 
-def _requirements(cpu_millicores: int, memory_mib: int) -> k8s.core.v1.ResourceRequirementsArgs:
-    """Limit memory to what is requested, and CPU not at all: throttling would show up in every first token."""
-    memory = f"{memory_mib}Mi"
-    return k8s.core.v1.ResourceRequirementsArgs(
-        requests={"cpu": f"{cpu_millicores}m", "memory": memory}, limits={"memory": memory}
-    )
-
-
 def _pod_field(variable: str, path: str) -> k8s.core.v1.EnvVarArgs:
     field = k8s.core.v1.ObjectFieldSelectorArgs(field_path=path)
     return k8s.core.v1.EnvVarArgs(name=variable, value_from=k8s.core.v1.EnvVarSourceArgs(field_ref=field))
-
-
-def _config_volume(name: str, config: k8s.core.v1.ConfigMap) -> k8s.core.v1.VolumeArgs:
-    source = k8s.core.v1.ConfigMapVolumeSourceArgs(name=config.metadata.name)
-    return k8s.core.v1.VolumeArgs(name=name, config_map=source)
-
-
-def _mount(name: str, directory: str) -> k8s.core.v1.VolumeMountArgs:
-    return k8s.core.v1.VolumeMountArgs(name=name, mount_path=directory, read_only=True)

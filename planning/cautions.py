@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from planning.bill import Levers, TierBill
 from planning.facts.node_images import DRIVER_FLOOR
+from planning.model_router import shared_models
 from planning.plan import Plan, TierPlan
 from planning.savings import NEEDED_FIRST
 from settings import Problem, StackSettings
@@ -58,6 +59,8 @@ def stack_warnings(
     substituted = sorted({item.name for item in plan.forecast.items if "derived" in item.basis})
     if substituted:
         lines.append(f"prices not read for {plan.region} and derived from us-east-1: {', '.join(substituted)}")
+    if settings.routing.by_model_field:
+        lines += shared_models(settings)
     lines += today
     if settings.capacity.spot:
         lines.append("interruption classes are of June 2025, the newest copy of the Spot Advisor that was found")

@@ -11,7 +11,7 @@ from planning.cluster import system_architectures
 from planning.facts.eks_versions import KUBERNETES_VERSION, eks_version
 from planning.facts.fixed_prices import BILLED_GB_PER_GB, REFERENCE_REGION, fixed_price
 from planning.facts.instances import DERIVED_ON_DEMAND_ERROR, Offering
-from planning.plan import CostItem, RouterPlan, SystemNodesPlan
+from planning.plan import CostItem, ModelRouterPlan, RouterPlan, SystemNodesPlan
 from planning.price_dates import PriceUse
 from planning.system_pods import DAEMONS, SYSTEM_PODS
 from planning.traffic import DAYS_PER_MONTH, HOURS_PER_MONTH
@@ -64,7 +64,9 @@ def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPl
     )
 
 
-def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...]) -> tuple[SystemNodesPlan, Offering]:
+def system_nodes(
+    routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...], model_router: ModelRouterPlan | None = None
+) -> tuple[SystemNodesPlan, Offering]:
     """The cheapest on-demand group of at least two equal nodes that holds all system pods, and what a node is.
 
     Of a processor that every image of theirs is known to exist for.
@@ -77,6 +79,9 @@ def system_nodes(routers: tuple[RouterPlan, ...], offerings: tuple[Offering, ...
     # And one more of the largest: a router's successor is there before it goes.
     cpu += sum(router_cpu) + max(router_cpu, default=0)
     memory += sum(router_memory) + max(router_memory, default=0)
+    if model_router is not None:
+        cpu += model_router.replicas * model_router.cpu_millicores
+        memory += model_router.replicas * model_router.memory_mib
     choices: list[tuple[float, int, Offering]] = []
     for offering in offerings:
         instance = offering.instance
@@ -132,6 +137,9 @@ class FixedUsage:
     kubernetes_version: str = KUBERNETES_VERSION
     own_secrets_key: bool = True
     kv_stores: tuple[KvStoreUsage, ...] = ()
+    pod_hops: int = 1
+    """From pod to pod on the way of a request: to the engine from its router, and to that from the model router, as if
+    no request had the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +230,9 @@ def fixed_costs(usage: FixedUsage) -> FixedCosts:
     connections = usage.requests_per_month / (hours * 3600) / _LCU_CONNECTIONS_PER_SECOND
     lcus = max(on_the_wire / hours / _LCU_GB_PER_HOUR, connections)
     items.add("load balancer capacity units", "alb_lcu", lcus * hours, "LCU hours")
-    # Between the load balancer and its targets in the VPC AWS charges no transfer. The engine is in another zone than
-    # its router with this chance; leaving the one and entering the other are charged.
-    crossing = (usage.zones - 1) / usage.zones
+    # Between the load balancer and its targets in the VPC AWS charges no transfer. The next pod is in another zone with
+    # this chance; leaving the one and entering the other are charged.
+    crossing = usage.pod_hops * (usage.zones - 1) / usage.zones
     items.add("traffic between zones", "data_transfer_inter_az", 2 * crossing * on_the_wire, "GB")
     weights = usage.checkpoints_gb * BILLED_GB_PER_GB
     items.add("weights bucket", "s3_standard_storage", weights, "GB")

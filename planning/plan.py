@@ -127,6 +127,24 @@ class RouterPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRouterPlan:
+    """The Envoys that find a request's tier by the ``model`` field of its body."""
+
+    replicas: int
+    cpu_millicores: int
+    """Of one replica, as is the memory."""
+    memory_mib: int
+    max_body_mib: int
+    """Longest body they read."""
+    tier_of_model: Mapping[str, str]
+    """Which tier a value of ``model`` reaches, for every name that some tier serves."""
+    default_tier: str
+    """What a body without ``model`` reaches."""
+    routing_header: str
+    """What a longer body is told to name its tier by."""
+
+
+@dataclass(frozen=True, slots=True)
 class RolePlan:
     """Prefill or decode pods of a disaggregated tier."""
 
@@ -453,6 +471,8 @@ class Plan:
     tiers: tuple[TierPlan, ...]
     default_tier: str
     routing_header: str
+    model_router: ModelRouterPlan | None
+    """None: requests without the header reach the default tier, whatever model they name."""
     node_pools: tuple[NodePoolPlan, ...]
     node_image: NodeImage
     """Of the nodes of all pools."""

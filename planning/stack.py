@@ -38,6 +38,7 @@ from planning.fixed import (
 from planning.fleet import NodeCosts, Policy
 from planning.limits import limits
 from planning.memory import kv_bytes_per_sequence
+from planning.model_router import model_router_plan
 from planning.network import address_problem, network_plan, network_problems
 from planning.options import Market
 from planning.plan import Forecast, NetworkPlan, Plan, SchedulePlan, SystemNodesPlan, WhatIf
@@ -241,6 +242,7 @@ class _Stack:
             tiers=plans,
             default_tier=self.settings.default_tier,
             routing_header=self.settings.routing.header,
+            model_router=model_router_plan(self.settings, self.demands, bill),
             node_pools=pools,
             node_image=NodeImage.of(self.settings.capacity.ami_alias),
             system_nodes=nodes,
@@ -361,7 +363,7 @@ def _fixed(
 ) -> tuple[FixedCosts, SystemNodesPlan, NetworkPlan]:
     """What the stack costs beside its models' nodes, and the two plans that it is counted from."""
     routers = tuple(tier_plans.tier_router(*each) for each in zip(demands, bill, strict=True))
-    nodes, node = system_nodes(routers, market.offerings)
+    nodes, node = system_nodes(routers, market.offerings, model_router_plan(settings, demands, bill))
     network = network_plan(settings.region, settings.network)
     return fixed_costs(_fixed_usage(settings, demands, bill, node, network, nodes)), nodes, network
 
@@ -402,6 +404,7 @@ def _fixed_usage(
         kubernetes_version=settings.cluster.kubernetes_version,
         own_secrets_key=settings.cluster.secrets_key_arn is None,
         kv_stores=tuple(_kv_store_usage(demand) for demand in demands if _shares_kv(demand)),
+        pod_hops=2 if settings.routing.by_model_field else 1,
     )
 
 

@@ -37,7 +37,7 @@ SYSTEM_PODS = {
     "metrics-server": SystemPod(2, 100, 200, 400, _EKS),
     "ebs-csi-controller": SystemPod(2, 60, 240, 1536, _EKS),
 }
-"""Everything on the system nodes beside the tiers' routers."""
+"""Everything on the system nodes beside the tiers' routers and the model routers, which are sized by the traffic."""
 
 GPU_NODE_PODS = {
     "nvidia-device-plugin": SystemPod(1, 10, 64, 128, _OURS),

@@ -32,7 +32,7 @@ from planning.root_volume import root_volume
 from planning.spot import spot_usd_per_hour
 from planning.timeouts import timeouts
 from planning.traffic import HOURS_PER_MONTH
-from settings import StackSettings
+from settings import StackSettings, TierSettings
 
 #: Places besides the chosen one that are priced for each tier.
 _RUNNER_UPS = 3
@@ -61,13 +61,22 @@ def tier_plans(
 
 def tier_router(demand: TierDemand, part: TierBill) -> RouterPlan:
     """The router that a tier's busiest ten minutes need."""
-    peak_rate = max(part.search.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
-    return router_plan(peak_rate, part.fleet.option.load.concurrency)
+    return router_plan(peak_requests_per_second(demand, part), part.fleet.option.load.concurrency)
+
+
+def peak_requests_per_second(demand: TierDemand, part: TierBill) -> float:
+    """Requests per second of a tier's busiest ten minutes."""
+    return max(part.search.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
 
 
 def instance_types(part: TierBill) -> tuple[str, ...]:
     """The types of a tier's pool, cheapest first."""
     return tuple(offering.instance.name for offering in part.fleet.pool)
+
+
+def served_model_names(tier: TierSettings) -> tuple[str, ...]:
+    """What clients may call a tier's model: the tier's name and the model's id."""
+    return tier.name, tier.model
 
 
 def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
@@ -79,7 +88,7 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limi
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
-        served_model_names=(tier.name, tier.model),
+        served_model_names=served_model_names(tier),
         engine="vllm" if option.gpu else "llama.cpp",
         checkpoint=CheckpointChoice(
             repository=option.checkpoint.repository,

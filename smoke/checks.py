@@ -35,7 +35,8 @@ class Seen:
 
 def smoke(endpoint: Endpoint, tiers: Sequence[str] = ()) -> list[Seen]:
     """Ask everything once. ``tiers``: their names; empty: those that the refusal of an unknown tier lists."""
-    listed, default = _models(endpoint)
+    listed, models = _models(endpoint)
+    default = models[0] if models else None
     refused, named = _unknown_tier(endpoint)
     seen = [listed, refused]
     wanted = tiers or named
@@ -47,11 +48,13 @@ def smoke(endpoint: Endpoint, tiers: Sequence[str] = ()) -> list[Seen]:
             seen += rows
     if default is not None:
         seen += [_default(endpoint, default), _stream(endpoint, default), _over_long(endpoint, default)]
+        # Without the model field a request without header is the default tier's, which lists its own names alone.
+        seen += [_by_model(endpoint, tier) for tier in wanted if tier in models and tier != default]
     return seen
 
 
-def _models(endpoint: Endpoint) -> tuple[Seen, str | None]:
-    """Also the default tier's name: a router lists it first."""
+def _models(endpoint: Endpoint) -> tuple[Seen, list[str]]:
+    """Also the models: the default tier's name is listed first, with or without those of other tiers."""
     names: list[str] = []
 
     def judged(answer: Answer) -> tuple[bool, str]:
@@ -60,7 +63,7 @@ def _models(endpoint: Endpoint) -> tuple[Seen, str | None]:
         return answer.status == 200 and bool(names), f"default tier: {', '.join(names)}" if names else "no models"
 
     seen = _seen("GET /v1/models", endpoint.models, judged)
-    return seen, names[0] if names else None
+    return seen, names
 
 
 def _unknown_tier(endpoint: Endpoint) -> tuple[Seen, list[str]]:
@@ -94,6 +97,11 @@ def _default(endpoint: Endpoint, model: str) -> Seen:
     return _seen("no header: default tier", lambda: endpoint.chat(None, model, _PROMPT, _ANSWER_TOKENS), _answered)
 
 
+def _by_model(endpoint: Endpoint, tier: str) -> Seen:
+    """An engine refuses a model that is not its own, so an answer is the right tier's."""
+    return _seen(f"no header: model {tier}", lambda: endpoint.chat(None, tier, _PROMPT, _ANSWER_TOKENS), _answered)
+
+
 def _stream(endpoint: Endpoint, model: str) -> Seen:
     def judged(answer: Answer) -> tuple[bool, str]:
         if answer.status != 200 or not answer.complete:
@@ -109,7 +117,8 @@ def _over_long(endpoint: Endpoint, model: str) -> Seen:
         return answer.status in {400, 413} and bool(answer.error), _why(answer)
 
     prompt = "word " * OVER_LONG_WORDS
-    return _seen("over-long body -> 400", lambda: endpoint.chat(None, model, prompt, 1), judged)
+    # With the header: what chooses by the model field reads no body this long, and may close the connection on it.
+    return _seen("over-long body -> 400", lambda: endpoint.chat(model, model, prompt, 1), judged)
 
 
 def _answered(answer: Answer) -> tuple[bool, str]:

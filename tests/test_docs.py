@@ -1,5 +1,6 @@
 """The pages that are made from the code say what the code says now."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -33,15 +34,14 @@ def test_the_readme_shows_the_figures_that_prod_has_now() -> None:
 
 
 def test_the_page_for_clients_has_every_error_code_that_a_router_answers() -> None:
-    from components.router_config import envoy_bootstrap
-    from tests.components.plans import FAST
+    from components import model_router_config, router_config
+    from tests.components.plans import BY_MODEL, FAST, MODEL_ROUTER
 
     page = (ROOT / "docs" / "clients.md").read_text()
-    envoy = yaml.safe_load(envoy_bootstrap(FAST))
-    (requests,) = (one for one in envoy["static_resources"]["listeners"] if one["name"] == "requests")
-    manager = requests["filter_chains"][0]["filters"][0]["typed_config"]
-    replies = [one["body_format_override"]["json_format"] for one in manager["local_reply_config"]["mappers"]]
-    codes = {reply["error"]["code"] for reply in replies}
-    assert len(codes) >= 5
+    bootstraps = (router_config.envoy_bootstrap(FAST), model_router_config.envoy_bootstrap(MODEL_ROUTER, BY_MODEL))
+    # Some stand in JSON within the YAML.
+    texts = [json.dumps(yaml.safe_load(one)).replace('\\"', '"') for one in bootstraps]
+    codes = {code for text in texts for code in re.findall(r'"code": "(\w+)"', text)}
+    assert len(codes) >= 7
     assert codes | {"unknown_tier"} == set(re.findall(r"^\| [0-9, ]+ \| `(\w+)`", page, re.MULTILINE))
     assert f"Retry-After: {FAST.timeouts.polling_interval_s}`" in page

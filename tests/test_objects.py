@@ -3,7 +3,9 @@
 It does not prove that an API server accepts them: rules in CEL and admission by webhooks are not run.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ from offline.recording import Recording
 from planning.facts.instances import instance_type
 from planning.system_pods import DAEMONS, GPU_NODE_PODS
 from tests.charts.check import unknown_values
-from tests.harness import helm_releases, kubernetes_objects
+from tests.harness import helm_releases, kubernetes_objects, record, record_with
 from tests.schemas.checker import problems
 
 
@@ -27,6 +29,30 @@ def test_every_object_matches_the_schema_of_its_kind_without_an_unknown_field(
         assert len(objects) > 40
         found = [f"{one['kind']} {one['metadata'].get('name')}: {text}" for one in objects for text in problems(one)]
         assert found == []
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["preview", "update"])
+def by_model(request: pytest.FixtureRequest) -> Recording:
+    """Give the staging stack, which has everything else, with the model field too."""
+    return record_with("staging", preview=request.param, routing={"defaultTier": "fast", "byModelField": True})
+
+
+def test_the_model_field_adds_one_deployment_that_takes_what_has_no_header(by_model: Recording) -> None:
+    objects = kubernetes_objects(by_model)
+    assert [f"{one['kind']}: {text}" for one in objects for text in problems(one)] == []
+    without = kubernetes_objects(record("staging", preview=True))
+    added = Counter(one["kind"] for one in objects) - Counter(one["kind"] for one in without)
+    assert added == {"Deployment": 1, "Service": 1, "ConfigMap": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 2}
+    (ingress,) = (one for one in objects if one["kind"] == "Ingress")
+    action = json.loads(ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/actions.default-tier"])
+    assert action["forwardConfig"]["targetGroups"] == [{"serviceName": "front-envoy", "servicePort": 80}]
+    services = {one["metadata"]["name"] for one in objects if one["kind"] == "Service"}
+    bootstrap = next(
+        one["data"]["envoy.yaml"] for one in objects if "front-envoy" in str(one.get("metadata")) and "data" in one
+    )
+    called = set(re.findall(r"address: (\S+)\.llm\.svc\.cluster\.local", bootstrap))
+    assert len(called) > 1
+    assert called <= services
 
 
 def test_every_helm_value_exists_in_its_chart(update: Recording) -> None:

@@ -49,6 +49,7 @@ SPOT: Mapping[str, object] = {"capacity": {"spot": False}, "budget": {"monthlyUs
 ENGINE: Mapping[str, object] = {
     "tiers": tiers(quantization="gguf", maxModelLen=4096, slo={"ttftMs": 60000, "tpotMs": 150})
 }
+BY_MODEL: Mapping[str, object] = {"routing": {"defaultTier": "fast", "byModelField": True}}
 APART: Mapping[str, object] = {"tiers": tiers(disaggregation={"enabled": True, "insist": True})}
 PAUSED: Mapping[str, object] = {"tiers": tiers(pausedReplicas=0)}
 CHANGES = {
@@ -62,6 +63,7 @@ CHANGES = {
     "engine": ENGINE,
     "disaggregation": APART,
     "pausedReplicas": PAUSED,
+    "model field": BY_MODEL,
 }
 
 

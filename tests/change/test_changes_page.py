@@ -21,6 +21,7 @@ ROWS = {
     "another engine (`quantization: gguf`)": "engine",
     "`tiers[].disaggregation`": "disaggregation",
     "`tiers[].pausedReplicas`": "pausedReplicas",
+    "`routing.byModelField`": "model field",
 }
 
 

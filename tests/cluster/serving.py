@@ -22,6 +22,7 @@ from typing import Any, Final
 import requests
 import yaml
 
+from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
     PICKER_METRICS_PORT,
     POOL_LABEL,
@@ -33,7 +34,6 @@ from components.names import (
     router_service,
 )
 from components.router_config import (
-    ENVOY_CONFIG_KEY,
     PICKER_CONFIG_DIRECTORY,
     PICKER_CONFIG_KEY,
     PICKER_HEALTH_PORT,

@@ -11,6 +11,7 @@ from planning.plan import (
     DisaggregationPlan,
     Forecast,
     LlamaCppLimits,
+    ModelRouterPlan,
     PodResources,
     ReplicaRange,
     RolePlan,
@@ -234,3 +235,21 @@ FORECAST = Forecast(
     budget_usd=6000.0,
 )
 """Round figures of a month: 2, 0.2, 0.1 and 4 USD an hour of nodes and 0.5 of everything else."""
+
+BY_MODEL = (FAST, QUALITY, SMALL)
+MODEL_ROUTER = ModelRouterPlan(
+    replicas=2,
+    cpu_millicores=150,
+    memory_mib=176,
+    max_body_mib=1,
+    tier_of_model={
+        "fast": "fast",
+        "quality": "quality",
+        "small": "small",
+        FAST.model_id: "fast",
+        QUALITY.model_id: "quality",
+    },
+    default_tier="fast",
+    routing_header="X-Model-Tier",
+)
+"""What routes by model before the tiers of ``BY_MODEL``, of which two serve one model."""

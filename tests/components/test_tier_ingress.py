@@ -25,23 +25,27 @@ PREFIX = "alb.ingress.kubernetes.io/"
 
 def ingress(tiers: Sequence[TierPlan] = TIERS, *, preview: bool = False, **changes: Any) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> Mapping[str, Any]:
-        values: dict[str, Any] = {
-            "tiers": tuple(tiers),
-            "default_tier": "fast",
-            "routing_header": "X-Model-Tier",
-            "scheme": "internal",
-            "certificate_arn": None,
-            "host": None,
-            "web_acl_arn": None,
-            "oidc": None,
-            "namespace": "llm",
-            "served": [stand_in("tier", opts)],
-            "load_balancer_controller": stand_in("controller", opts),
-        }
-        made = TierIngress("ingress", TierIngressArgs(**(values | changes)), opts)
+        made = TierIngress("ingress", replace(arguments(opts), tiers=tuple(tiers), **changes), opts)
         return {"endpoint": made.endpoint, "hostname": made.hostname}
 
     return component_under_test(factory, preview=preview)
+
+
+def arguments(opts: pulumi.ResourceOptions) -> TierIngressArgs:
+    return TierIngressArgs(
+        tiers=TIERS,
+        default_tier="fast",
+        routing_header="X-Model-Tier",
+        scheme="internal",
+        certificate_arn=None,
+        host=None,
+        web_acl_arn=None,
+        oidc=None,
+        namespace="llm",
+        served=[stand_in("tier", opts)],
+        model_router=None,
+        load_balancer_controller=stand_in("controller", opts),
+    )
 
 
 OIDC = OidcPlan(
@@ -128,6 +132,21 @@ def test_without_the_header_the_default_tier_answers(plain: Recording) -> None:
         "forwardConfig": {"targetGroups": [{"serviceName": "fast-router", "servicePort": 80}]},
     }
     assert "conditions.default-tier" not in notes(plain)
+
+
+def test_without_the_header_the_model_router_finds_the_tier_where_there_is_one(plain: Recording) -> None:
+    def factory(opts: pulumi.ResourceOptions) -> None:
+        router = stand_in("model-router", opts)
+        TierIngress("ingress", replace(arguments(opts), model_router=router), opts)
+
+    by_model = component_under_test(factory)
+    # The service and port of the Envoys; every other rule is as without them.
+    assert json.loads(notes(by_model)["actions.default-tier"])["forwardConfig"] == {
+        "targetGroups": [{"serviceName": "front-envoy", "servicePort": 80}]
+    }
+    assert paths(by_model) == paths(plain)
+    assert {key for key, value in notes(by_model).items() if value != notes(plain)[key]} == {"actions.default-tier"}
+    assert destroy_reachability(by_model, "ingress-ingress", "model-router")
 
 
 def test_every_rule_keeps_the_limits_of_a_load_balancer() -> None:

@@ -27,6 +27,8 @@ class Stack:
     max_body_bytes: int = 100_000
     cut_streams: bool = False
     refuses_unknown_tiers: bool = True
+    by_model: bool = False
+    """Requests without header go by the model field, and the list has the models of all tiers."""
     tokens_apart_s: float = 0.02
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and routing header of every request."""
@@ -53,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         tier = self._tier()
         if tier is not None:
-            names = (tier, f"example/{tier}")
+            tiers = self.stack.sleeping if self.stack.by_model and not self.headers["X-Model-Tier"] else (tier,)
+            names = [name for one in tiers for name in (one, f"example/{one}")]
             self._answer(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
 
     def do_POST(self) -> None:
@@ -64,8 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.stack.api_key and self.headers["Authorization"] != f"Bearer {self.stack.api_key}":
             self._answer(401, {"error": "Unauthorized"})
             return
-        time.sleep(self.stack.start_of(tier))
         request = json.loads(body)
+        if self.stack.by_model and not self.headers["X-Model-Tier"]:
+            tier = request["model"].removeprefix("example/")
+        if request["model"] not in {tier, f"example/{tier}"}:
+            self._answer(404, _error("The model does not exist.", "NotFoundError", "model_not_found"))
+            return
+        time.sleep(self.stack.start_of(tier))
         if len(body) > self.stack.max_body_bytes:
             limit = "This model's maximum context length is 8192 tokens."
             self._answer(400, _error(limit, "invalid_request_error", "context_length_exceeded"))

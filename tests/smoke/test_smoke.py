@@ -43,6 +43,14 @@ def test_every_promise_of_a_sound_stack_is_seen() -> None:
     assert {header for path, header in stack.asked if path == "/v1/chat/completions"} == {"fast", "quality", None}
 
 
+def test_where_the_model_field_chooses_each_other_tier_is_asked_for_by_its_name_alone() -> None:
+    stack = Stack(by_model=True)
+    rows = seen(stack)
+    assert list(rows)[-1] == "no header: model quality"
+    assert all(row.ok for row in rows.values())
+    assert stack.asked[-1] == ("/v1/chat/completions", None)
+
+
 def test_a_held_request_shows_its_wait_and_sleeping_tiers_start_side_by_side() -> None:
     began = time.monotonic()
     rows = seen(Stack(sleeping={"fast": 1.0, "quality": 1.0, "batch": 1.0}))
