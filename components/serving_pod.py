@@ -34,7 +34,7 @@ ENGINE_TOKEN: Final = "frugal-llm:serving:Engine"
 """One type for every engine component. The type is part of what Pulumi knows a child by: with one for each engine, a
 tier that moves to another engine would make its service account and Service again, under names that are taken."""
 
-STARTUP_PERIOD_S: Final = 5
+STARTUP_PERIOD_S: Final = 2
 """Requests are held for the first ready replica, so a start is looked at often."""
 
 
@@ -163,7 +163,7 @@ def probes(timeouts: Timeouts) -> Probes:
         startup=k8s.core.v1.ProbeArgs(
             http_get=health,
             period_seconds=STARTUP_PERIOD_S,
-            timeout_seconds=STARTUP_PERIOD_S,
+            timeout_seconds=5,
             failure_threshold=failures,
         ),
         # A late answer alone must not take a busy replica out and push its load onto the next one.

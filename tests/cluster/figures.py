@@ -1,4 +1,4 @@
-"""Figures that tests measure, printed when the run ends and written to ``build/placement.md``.
+"""Figures that tests measure, printed when the run ends and written to ``build/measured.md``.
 
 A test records them as properties of its report, so that they reach the terminal from any worker.
 """
@@ -17,7 +17,7 @@ from tests.cluster.placement import Placement, report
 Record = Callable[[str, object], None]
 """pytest's ``record_property``."""
 
-_FILE: Final = Path(__file__).parents[2] / "build" / "placement.md"
+_FILE: Final = Path(__file__).parents[2] / "build" / "measured.md"
 _PLACEMENT, _FIGURE = "placement", "figure"
 
 
@@ -48,7 +48,7 @@ def show(terminal: pytest.TerminalReporter) -> None:
     if not recorded:
         return
     text = "\n\n".join(part for part in (report(rows) if rows else "", "\n".join(figures)) if part)
-    terminal.section("plan against launched")
+    terminal.section("measured on the real parts")
     terminal.write_line(text)
     _FILE.parent.mkdir(exist_ok=True)
     _FILE.write_text(f"{text}\n", encoding="utf-8")
