@@ -47,18 +47,17 @@ from tests.cluster.build import Tools
 from tests.cluster.client import Client, Object, is_true
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.keda import start_keda
-from tests.cluster.kubelet import Command, Container, Kubelet
+from tests.cluster.kubelet import Command, Container, Kubelet, Runtime
 from tests.cluster.network import own_network
 from tests.cluster.picker import ancestors_arguments, as_ancestor, endpoint_pool
 from tests.cluster.processes import wait_until
 from tests.cluster.prometheus import Prometheus, start_prometheus
 from tests.cluster.stack import apply_stack, define_picker
+from tests.envoy import ENVOY
 
 DEPLOYMENT: Final = ("apps/v1", "Deployment")
 SCALED_OBJECT: Final = ("keda.sh/v1alpha1", "ScaledObject")
 _PAUSED: Final = "autoscaling.keda.sh/paused-replicas"
-_ENVOY: Final = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
-"""The binary itself: its wrapper would be the process that is told to end."""
 _PYTHON: Final = Path(sysconfig.get_path("scripts")) / "python"
 _PICKERS_PORTS: Final = (PICKER_PORT, PICKER_HEALTH_PORT, PICKER_METRICS_PORT)
 _NODES_OF_A_POOL: Final = 5
@@ -361,7 +360,7 @@ def _rolled_out(deployment: Object) -> bool:
     return seen and all(status.get(key, 0) == wanted for key in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
-def _runtime(plane: ControlPlane, pace: Pace) -> Any:
+def _runtime(plane: ControlPlane, pace: Pace) -> Runtime:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
 
     def command(container: Container) -> Command:
@@ -379,7 +378,7 @@ def _runtime(plane: ControlPlane, pace: Pace) -> Any:
                 endpoint["endpoint"]["address"]["socket_address"]["port_value"] = container.ports[PICKER_PORT]
                 file.write_text(yaml.safe_dump(config), encoding="utf-8")
                 arguments[arguments.index("--config-path") + 1] = str(file)
-                return [str(_ENVOY), *arguments], environment
+                return [str(ENVOY), *arguments], environment
             case "picker":
                 file = container.directory / PICKER_CONFIG_DIRECTORY.lstrip("/") / PICKER_CONFIG_KEY
                 tier = metadata["labels"]["app.kubernetes.io/name"].removesuffix("-router")

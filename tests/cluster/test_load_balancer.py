@@ -24,7 +24,6 @@ import yaml
 
 from components.names import ROUTER_PORT
 from tests import harness
-from tests.cluster.envoy import ENVOY, start_envoy
 from tests.cluster.load_balancer import (
     FixedResponse,
     TargetGroup,
@@ -33,8 +32,9 @@ from tests.cluster.load_balancer import (
     read_annotations,
 )
 from tests.cluster.processes import Processes, free_ports
+from tests.envoy import needs_envoy, start_envoy
 
-pytestmark = pytest.mark.skipif(ENVOY is None, reason="no envoy for this platform among the packages")
+pytestmark = needs_envoy
 
 HEADER = "X-Model-Tier"
 PREFIX = "alb.ingress.kubernetes.io/"

@@ -22,11 +22,11 @@ import requests
 from components.names import PROJECT, SERVING_NAMESPACE
 from tests.cluster.build import Tools
 from tests.cluster.callers import Outcome, Request, all_answered, report, send, send_all, session
-from tests.cluster.envoy import start_envoy
 from tests.cluster.figures import Record, record_figure
 from tests.cluster.load_balancer import balancer_bootstrap
 from tests.cluster.processes import free_ports, wait_until
 from tests.cluster.serving import Pace, ServingStack, recorded, serving_stack
+from tests.envoy import start_envoy
 
 DESTINATION = "x-gateway-destination-endpoint"
 MODEL_ID = "meta-llama/Llama-3.1-8B-Instruct"

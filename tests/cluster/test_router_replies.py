@@ -24,10 +24,10 @@ import trustme
 import yaml
 
 from tests import harness
-from tests.cluster.envoy import ENVOY, start_envoy
 from tests.cluster.processes import Processes, free_ports
+from tests.envoy import needs_envoy, start_envoy
 
-pytestmark = pytest.mark.skipif(ENVOY is None, reason="no envoy for this platform among the packages")
+pytestmark = needs_envoy
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hello"}]})

@@ -26,11 +26,10 @@ from components.envoy_config import ROUTING_HEADERS
 from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from planning.plan import ModelRouterPlan
 from tests.cluster.processes import Process, Processes, free_ports, wait_until
-from tests.components import envoys
-from tests.components.envoys import needs_envoy
 from tests.components.plans import BY_MODEL as TIERS
 from tests.components.plans import FAST, QUALITY, SMALL
 from tests.components.plans import MODEL_ROUTER as PLAN
+from tests.envoy import complaints, needs_envoy, start_before
 
 LLAMA_8B, LLAMA_70B = FAST.model_id, QUALITY.model_id
 MODELS = dict(PLAN.tier_of_model)
@@ -98,7 +97,7 @@ def test_envoy_takes_the_bootstrap(models: int, tmp_path: Path) -> None:
     # 300 models make answers of 40 KB; without a word of its own Envoy takes 4.
     more = {f"somebody/a-model-with-a-long-name-{number:03d}": "small" for number in range(models - len(MODELS))}
     plan = replace(PLAN, tier_of_model=MODELS | more)
-    assert envoys.complaints(envoy_bootstrap(plan, TIERS), tmp_path) == ""
+    assert complaints(envoy_bootstrap(plan, TIERS), tmp_path) == ""
 
 
 # What it does ---------------------------------------------------------------------------------------------------------
@@ -228,7 +227,7 @@ def shared(processes: Processes) -> Iterator[Front]:
     # Nobody listens where the router of the tier small should.
     ports = {tier: server.server_port for tier, server in servers.items()} | {"small": free_ports(1)[0]}
     try:
-        yield Front(*envoys.start(processes, "front", envoy_bootstrap(PLAN, TIERS), ports, ARGUMENTS), tiers, ports)
+        yield Front(*start_before(processes, "front", envoy_bootstrap(PLAN, TIERS), ports, ARGUMENTS), tiers, ports)
     finally:
         # Its connections end, and with them the threads of the stubs.
         processes.stop_all()
@@ -431,7 +430,7 @@ def test_a_client_that_leaves_while_it_is_held_is_not_held_any_longer(front: Fro
 @needs_envoy
 def test_connections_are_not_kept_until_a_routers_old_pod_ends(front: Front, processes: Processes) -> None:
     brief = [replace(tier, timeouts=replace(tier.timeouts, pre_stop_s=2)) for tier in TIERS]
-    url, _ = envoys.start(processes, "brief", envoy_bootstrap(PLAN, brief), front.ports, ARGUMENTS)
+    url, _ = start_before(processes, "brief", envoy_bootstrap(PLAN, brief), front.ports, ARGUMENTS)
     with replace(front, url=url).post({"model": "quality"}, {"X-Test": "stream"}, stream=True) as answer:
         lines = answer.iter_lines()
         assert next(lines) == b"data: 1"
@@ -453,7 +452,7 @@ def test_silence_ends_a_request_after_the_tiers_time_out_and_not_after_envoys_ow
 ) -> None:
     # Envoy's own is 5 minutes, less than some cold starts.
     hasty = [replace(tier, timeouts=replace(tier.timeouts, alb_idle_s=1)) for tier in TIERS]
-    url, _ = envoys.start(processes, "hasty", envoy_bootstrap(PLAN, hasty), front.ports, ARGUMENTS)
+    url, _ = start_before(processes, "hasty", envoy_bootstrap(PLAN, hasty), front.ports, ARGUMENTS)
     answer = replace(front, url=url).post({"model": "quality"}, {"X-Test": "hold"})
     assert answer.status_code == 504
     assert 0.9 < answer.elapsed.total_seconds() < 10
@@ -476,7 +475,7 @@ def test_an_envoy_short_of_memory_says_when_to_come_back(tmp_path: Path) -> None
     processes = Processes(tmp_path)
     try:
         ports = dict.fromkeys(("fast", "quality", "small"), free_ports(1)[0])
-        url, _ = envoys.start(processes, "small", envoy_bootstrap(plan, TIERS), ports, ARGUMENTS)
+        url, _ = start_before(processes, "small", envoy_bootstrap(plan, TIERS), ports, ARGUMENTS)
 
         def refused() -> list[requests.Response]:
             answer = requests.post(url + CHAT, data=json.dumps({"model": "gpt-6"}), headers=JSON, timeout=5)

@@ -18,8 +18,8 @@ import yaml
 
 from components.router_config import endpoint_selector, envoy_bootstrap, picker_arguments, picker_config
 from planning.plan import TierPlan
-from tests.components.envoys import complaints, needs_envoy
 from tests.components.plans import FAST, QUALITY, SMALL, SPLIT, TIERS
+from tests.envoy import complaints, needs_envoy
 
 
 def envoy(tier: TierPlan) -> dict[str, Any]:
