@@ -57,13 +57,13 @@ test: lint types ## lint, types and the fast tests
 	@$(BIN)/pytest -q -n auto --dist loadfile
 
 test-slow: $(EVERYTHING) $(EMULATORS) ## the tests that take longer than a few seconds
-	@$(BIN)/pytest -q -n auto --dist loadfile -m slow || [ $$? -eq 5 ]  # 5: there are none
+	@$(BIN)/pytest -q -n auto --dist worksteal -m slow || [ $$? -eq 5 ]  # 5: there are none
 
 cluster-tools: $(UV) ## build etcd, kube-apiserver, Karpenter, KEDA and the like (Go 1.26; 15 to 25 minutes, once): [PARTS=…]
 	@$(BIN)/python -m tests.cluster.build $(PARTS)
 
 test-cluster: $(EVERYTHING) $(EMULATORS) cluster-tools ## the program before the real API server, Karpenter and KEDA
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'cluster and not soak' tests/cluster
+	@$(BIN)/pytest -q -n 3 --dist loadfile -m 'cluster and not soak' tests/cluster  # they wait more than they compute
 
 soak: $(EVERYTHING) $(EMULATORS) cluster-tools ## the cluster tests that repeat, in full
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m soak tests/cluster

@@ -128,7 +128,7 @@ def cycled(stack: ServingStack, tier: str, cycles: int, *, seed: int) -> tuple[l
 
 def steady_load(stack: ServingStack, tier: str) -> AbstractContextManager[Traffic]:
     """Keep so many streams running that the tier needs more than one replica."""
-    tokens = 500
+    tokens = 100
     at_once = OVERLOAD * stack.planned_concurrency(tier)
     request = Request(model=tier, stream=True, tokens=tokens)
     url = stack.router(tier)
