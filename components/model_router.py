@@ -49,7 +49,8 @@ class ModelRouter(pulumi.ComponentResource):
     """Two Envoys on the system nodes, each enough for all requests, and a Service in front of them.
 
     They hold nothing but the bodies that are on their way in: a request that waits for a replica waits in its tier's
-    router, and here only its connection is open. So one may go at any time once its running answers have ended.
+    router, and here only its connection is open. One that goes waits for what an engine may still finish, and not for
+    what is held for longer: that is cut, and its client's retry is held anew.
     """
 
     service: k8s.core.v1.Service

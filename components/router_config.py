@@ -82,7 +82,7 @@ def picker_config(tier: TierPlan) -> str:
     if tier.disaggregation is not None:
         plugins, profiles = _disaggregated(tier.disaggregation.non_cached_tokens, not_full)
     elif tier.llama_cpp is not None:
-        plugins, profiles = _by_own_count(not_full)
+        plugins, profiles = _by_own_count()
     else:
         plugins, profiles = _by_engine_metrics(not_full)
     limits = {
@@ -163,7 +163,7 @@ def _by_engine_metrics(not_full: dict[str, Any]) -> tuple[list[dict[str, Any]], 
     return plugins, [profile]
 
 
-def _by_own_count(not_full: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _by_own_count() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     plugins = [
         # Nothing of the engine's metrics is there to tune the index by.
         _prefix_producer(autoTune=False),
@@ -173,7 +173,8 @@ def _by_own_count(not_full: dict[str, Any]) -> tuple[list[dict[str, Any]], list[
     ]
     profile = _profile(
         "default",
-        not_full,
+        # Not the detector too: as a filter of counts it leaves nobody when all are full, and the request is refused at
+        # once, where llama-server would have queued it.
         _scorer("prefix-cache-scorer", _PREFIX_WEIGHT),
         _scorer("active-request-scorer", _LOAD_WEIGHT),
         {"pluginRef": "max-score-picker"},

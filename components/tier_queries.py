@@ -60,13 +60,15 @@ def running_beyond(tier: str, replicas: int, concurrency: float, *, with_queue: 
 
 def _mean_load(tier: str, with_queue: bool) -> str:
     load = _load(tier, with_queue)
-    return f"{_mean(load)} * ({load} > bool 0)"
+    return f"{_mean(tier, load)} * ({load} > bool 0)"
 
 
-def _mean(vector: str) -> str:
+def _mean(tier: str, vector: str) -> str:
     # The autoscaler looks every 15 s and keeps the most it saw until its window is over. A momentary count would keep
-    # a replica more than the load takes: 4.5 replicas' worth of requests is now and then that of six.
-    return f"avg_over_time(({vector})[{LOAD_WINDOW_S}s:{AUTOSCALER_LOOK_S}s])"
+    # a replica more than the load takes: 4.5 replicas' worth of requests is now and then that of six. Of the window's
+    # moments only those count in which the router was seen: an outage read as no load would take loaded replicas away.
+    seen = while_router_is_seen(tier, f"({vector})")
+    return f"avg_over_time(({seen})[{LOAD_WINDOW_S}s:{AUTOSCALER_LOOK_S}s])"
 
 
 def _load(tier: str, with_queue: bool) -> str:
@@ -90,7 +92,7 @@ def engine_load(tier: str, role: str) -> str:
     pods = of_engine(tier, role)
     running_there = zero_if_none(f"sum(vllm:num_requests_running{{{pods}}})")
     waiting_there = zero_if_none(f"sum(vllm:num_requests_waiting{{{pods}}})")
-    return _mean(f"{running_there} + {waiting_there}")
+    return _mean(tier, f"{running_there} + {waiting_there}")
 
 
 def is_up(tier: str, role: str) -> str:

@@ -177,8 +177,8 @@ class TierRouter(pulumi.ComponentResource):
             metadata=self._metadata(self.service_name),
             spec=k8s.apps.v1.DeploymentSpecArgs(
                 replicas=1,
-                # Two pickers for as long as the old one ends: both choose by the same metrics of the same replicas, and
-                # the autoscaler adds up their queues.
+                # Two pickers for as long as the old one ends: both choose by the same metrics of the same replicas.
+                # Prometheus looks at the new one only, so what the old one finishes no longer counts as load.
                 strategy=k8s.apps.v1.DeploymentStrategyArgs(
                     type="RollingUpdate",
                     rolling_update=k8s.apps.v1.RollingUpdateDeploymentArgs(max_surge=1, max_unavailable=0),

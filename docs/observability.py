@@ -40,7 +40,7 @@ money, in hours or days. *For* is how long it must hold. Seconds are those of th
 _AWAY = """
 ### When Prometheus itself is away
 
-KEDA then keeps the replicas that it has (`fallback: currentReplicas`): what serves goes on serving, nothing grows, and
+Replicas then stay as they are: what serves goes on serving, nothing grows, and
 **no sleeping tier wakes**; its requests are held and fail after the router's hold (`make timeouts`). Prometheus cannot
 say so itself. Three things can:
 
@@ -63,7 +63,8 @@ say so itself. Three things can:
   ```
 
   Without an Alertmanager nobody is told. Alerts of several stacks are told apart by their label `stack`.
-- `kubectl -n llm get scaledobject` shows `FALLBACK True` while KEDA cannot read Prometheus.
+- `kubectl -n llm get scaledobject` shows `FALLBACK True` for tiers that never sleep while KEDA cannot read Prometheus.
+  The others have no fallback: KEDA takes one for activity, and would start every sleeping tier.
 - `PrometheusWasAway` says it afterwards, for an hour.
 
 Its volume is bounded before it is full (samples go first), it runs with `system-cluster-critical` on the on-demand

@@ -49,13 +49,14 @@ _KV_TOKENS_PER_OBJECT = 16
 def router_plan(peak_requests_per_second: float, concurrency: float) -> RouterPlan:
     """Size a tier's router: bounds on held requests, and what Envoy and the picker request.
 
-    Held requests cover a minute of the peak, at least 100; bodies of 64 KiB on average bound their memory.
+    Held requests cover a minute of the peak, at least 100; bodies of 64 KiB on average bound their memory. Envoy 1.40
+    took 64 MiB, and 46 KiB more for each request it held, of 16 or of 60 KiB; twice the one and 64 KiB are planned.
     """
     held = max(100, math.ceil(peak_requests_per_second * 60))
     held_mib = max(64, math.ceil(held * 64 / 1024))
     return RouterPlan(
         envoy_cpu_millicores=100 + math.ceil(peak_requests_per_second),
-        envoy_memory_mib=192,
+        envoy_memory_mib=128 + held_mib,
         picker_cpu_millicores=150 + 2 * math.ceil(peak_requests_per_second),
         picker_memory_mib=256 + held_mib,
         max_held_requests=held,
@@ -76,9 +77,11 @@ def system_nodes(
     memory = sum(pod.replicas * pod.memory_mib for pod in SYSTEM_PODS.values())
     router_cpu = [router.envoy_cpu_millicores + router.picker_cpu_millicores for router in routers]
     router_memory = [router.envoy_memory_mib + router.picker_memory_mib for router in routers]
-    # And one more of the largest: a router's successor is there before it goes.
-    cpu += sum(router_cpu) + max(router_cpu, default=0)
-    memory += sum(router_memory) + max(router_memory, default=0)
+    cpu += sum(router_cpu)
+    memory += sum(router_memory)
+    # On one of the nodes must be room for the largest once more: a router's successor is there before it goes. So each
+    # is filled to that much less, however the pods spread.
+    successor_cpu, successor_memory = max(router_cpu, default=0), max(router_memory, default=0)
     if model_router is not None:
         cpu += model_router.replicas * model_router.cpu_millicores
         memory += model_router.replicas * model_router.memory_mib
@@ -86,8 +89,10 @@ def system_nodes(
     for offering in offerings:
         instance = offering.instance
         if instance.family in SYSTEM_FAMILIES and instance.arch in architectures:
-            room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores
-            room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
+            room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores - successor_cpu
+            room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib - successor_memory
+            if min(room_cpu, room_memory) <= 0:
+                continue
             count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
             choices.append((count * offering.on_demand_usd_per_hour, count, offering))
     _, count, chosen = min(choices, key=lambda choice: choice[:2])

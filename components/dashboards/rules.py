@@ -60,7 +60,7 @@ def _recorded() -> list[dict[str, Any]]:
         record(TTFT, _p95("vllm:time_to_first_token_seconds")),
         record(TPOT, _p95("vllm:request_time_per_output_token_seconds")),
         record(QUEUE, f"sum by (tier) ({tier_queries.QUEUED}{{{_SERVING}}})"),
-        record(READY, f"sum by (tier) (llm_d_epp_ready_endpoints{{{_SERVING}}})"),
+        record(READY, f"max by (tier) (llm_d_epp_ready_endpoints{{{_SERVING}}})"),
     ]
 
 

@@ -1,10 +1,11 @@
 """The kubelet of every node, as far as serving needs one: it runs a pod's containers as processes on the pod's address.
 
-It follows the pod as the API server has it: native sidecars first, probes at their periods and with their thresholds,
-``preStop`` sleeps, SIGTERM, the grace period, then SIGKILL; sidecars end after the containers they serve. It pulls no
-image, mounts nothing but ConfigMaps and enforces no resources. A container that ends by itself is an error of the test;
-one that a test kills is started again. What a container's command is on this machine, the caller says; and which ports
-its program opens on all addresses, so that each pod has others.
+It follows the pod as the API server has it: native sidecars first, startup and readiness probes at their periods,
+``preStop`` sleeps, SIGTERM, the grace period, then SIGKILL; sidecars end after the containers they serve. No probe
+kills: liveness is not asked, and a start may take as long as it likes. It pulls no image, mounts nothing but ConfigMaps
+and enforces no resources. A container that ends by itself is an error of the test; one that a test kills is started
+again. What a container's command is on this machine, the caller says; and which ports its program opens on all
+addresses, so that each pod has others.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class Kubelet:
 
     def _tell_prometheus(self) -> None:
         targets = [
-            {"targets": [_at(pod, port["containerPort"])], "labels": _labels(pod.object, port)}
+            {"targets": [_at(pod, port["containerPort"])], "labels": _labels(pod, port)}
             for pod in self._pods.values()
             if pod.thread and pod.thread.is_alive()
             for container in pod.object["spec"]["containers"]
@@ -290,10 +291,11 @@ def _at(pod: _Pod, port: int) -> str:
     return f"{pod.address}:{pod.ports.get(port, port)}"
 
 
-def _labels(pod: Object, port: Mapping[str, Any]) -> dict[str, str]:
-    metadata = pod["metadata"]
+def _labels(pod: _Pod, port: Mapping[str, Any]) -> dict[str, str]:
+    metadata = pod.object["metadata"]
     found = {"namespace": metadata["namespace"], "pod_name": metadata["name"], "pod_container_port_name": port["name"]}
     found |= {f"pod_label_{name}": value for name, value in metadata["labels"].items()}
+    found |= {"pod_is_behind_services": str(not pod.deleted.is_set())}
     return {pod_label(name): value for name, value in found.items()}
 
 

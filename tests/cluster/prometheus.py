@@ -90,6 +90,8 @@ def _job(monitor: Object, pods: Path) -> dict[str, Any]:
     of_service = monitor["kind"] == "ServiceMonitor"
     (endpoint,) = monitor["spec"][_ENDPOINTS[monitor["kind"]]]
     selected = {f"pod_label_{one}": value for one, value in monitor["spec"]["selector"]["matchLabels"].items()}
+    # A pod that is told to end leaves its Services' endpoints, and goes on being a pod.
+    selected |= {"pod_is_behind_services": "True"} if of_service else {}
     keep = [
         {"action": "keep", "source_labels": [pod_label(name)], "regex": value}
         for name, value in {**selected, "pod_container_port_name": endpoint["port"]}.items()

@@ -65,7 +65,7 @@ def busy_stack(tools: Tools, directory: Path) -> Generator[ServingStack]:
 
 def added_latency(stack: ServingStack, *, seconds: float) -> list[Latency]:
     """Send the same load straight to a replica and through its router, by turns."""
-    stack.hold(_TIER, 1)
+    stack.pause(_TIER, 1)
     (replica,) = stack.wait_ready(_TIER, 1)
     direct, routed = f"http://{replica['status']['podIP']}:8000", stack.router(_TIER)
     for url in (direct, routed):
@@ -79,7 +79,7 @@ def added_latency(stack: ServingStack, *, seconds: float) -> list[Latency]:
 
 def memory_while_holding_mib(stack: ServingStack) -> dict[str, float]:
     """Hold :data:`HELD` requests of :data:`HELD_KIB` KiB, and give what each of the router's processes takes then."""
-    stack.hold(_TIER, 0)
+    stack.pause(_TIER, 0)
     stack.wait_asleep(_TIER)
     words = "word " * (HELD_KIB * 1024 // len("word "))
     requests = [Request(model=_TIER, prompt=f"{number} {words}", patience_s=600) for number in range(HELD)]
@@ -89,7 +89,7 @@ def memory_while_holding_mib(stack: ServingStack) -> dict[str, float]:
         wait_until(lambda: stack.held(_TIER) == HELD, f"{HELD} requests are held", seconds=60)
         time.sleep(2)
         taken = {name: _resident_mib(stack.kubelet.process(pod, name)) for name in ("envoy", "picker")}
-        stack.hold(_TIER, 1)
+        stack.pause(_TIER, 1)
         all_answered(sent.result())
     return taken
 

@@ -2,8 +2,12 @@
 
 Every object of the program is applied to the real API server and acted upon by the real Deployment controller,
 scheduler, HPA and KEDA; Envoy and the picker run with the configuration of their ConfigMaps and the arguments of their
-pods. :class:`_Here` lists what is not as the program emits it, and ``picker.py`` what the picker's ancestor needs.
+pods. :class:`_LocalChanges` lists what is not as the program emits it, ``picker.py`` what the picker's ancestor needs.
 Nodes are there already: that Karpenter brings them, and when, is shown by ``test_placement`` and ``test_disruption``.
+
+What else is not as in production: the HPA looks every 2 s and not every 15, rules are evaluated every 5 s and not every
+30, nodes have no taints, there is no API key, no readiness gate of a load balancer, and a kubelet that ``kubelet.py``
+describes. Envoy is of the version that is shipped.
 """
 
 from __future__ import annotations
@@ -61,8 +65,8 @@ _PAUSED: Final = "autoscaling.keda.sh/paused-replicas"
 _PYTHON: Final = Path(sysconfig.get_path("scripts")) / "python"
 _PICKERS_PORTS: Final = (PICKER_PORT, PICKER_HEALTH_PORT, PICKER_METRICS_PORT)
 _NODES_OF_A_POOL: Final = 5
-_SEEN_AGAIN_S: Final = 0.3
-"""How soon a load balancer hears that a router has come or goes."""
+_STALE_S: Final = 10.0
+"""How long the load balancer may go on sending to a router that is told to end: assumed. A router goes on for 15 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +78,6 @@ class Pace:
     token_s: float = 0.02
     idle_s: int | None = None
     """Cooldown and the autoscaler's window; None: as emitted, half an hour."""
-    look_s: int | None = None
-    """Scrape and polling interval; None: as emitted."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ class ServingStack:
     pickers: Mapping[str, Mapping[str, Any]]
     """The picker's configuration of each tier, as the program emits it."""
     pace: Pace
-    _here: _Here
+    _here: _LocalChanges
     _emitted: Mapping[tuple[str, str], Object]
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -149,6 +151,16 @@ class ServingStack:
         queues = [one for one in text.splitlines() if one.startswith("inference_extension_flow_control_queue_size{")]
         return sum(int(float(line.split()[-1])) for line in queues)
 
+    def router_limits_mib(self, tier: str) -> dict[str, float]:
+        """Give the memory that each container of a tier's router may take."""
+        router = self.client.get(*DEPLOYMENT, router_service(tier), SERVING_NAMESPACE)
+        assert router is not None
+        pod = router["spec"]["template"]["spec"]
+        return {
+            one["name"]: float(one["resources"]["limits"]["memory"].removesuffix("Mi"))
+            for one in (*pod["initContainers"], *pod["containers"])
+        }
+
     def most_held(self, tier: str) -> int:
         """Give how many requests the tier's router may hold."""
         return int(self.pickers[tier]["flowControl"]["maxRequests"])
@@ -182,7 +194,7 @@ class ServingStack:
         assert pods is not None
         return pods
 
-    def hold(self, tier: str, replicas: int | None) -> None:
+    def pause(self, tier: str, replicas: int | None) -> None:
         """Have KEDA keep so many replicas whatever the load; None: it follows the load again."""
         change = {"metadata": {"annotations": {_PAUSED: None if replicas is None else str(replicas)}}}
         self.client.patch(*SCALED_OBJECT, engine_deployment(tier), SERVING_NAMESPACE, change)
@@ -237,14 +249,14 @@ class ServingStack:
         for name in updated:
             self.client.wait_for(*DEPLOYMENT, name, SERVING_NAMESPACE, _rolled_out, "is rolled out", seconds=180)
 
-    def way_in(self, tier: str) -> Callable[[], str]:
+    def router_url(self, tier: str) -> Callable[[], str]:
         """Give what finds the tier's router for each request, as a load balancer does: the one that is ready."""
         found = self.router(tier)
         seen = time.monotonic()
 
         def url() -> str:
             nonlocal found, seen
-            if time.monotonic() - seen > _SEEN_AGAIN_S:
+            if time.monotonic() - seen > _STALE_S:
                 ready = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
                 found = _url(ready[0]) if ready else found
                 seen = time.monotonic()
@@ -278,7 +290,7 @@ def _start(plane: ControlPlane, kubelet: Kubelet, recording: Recording, pace: Pa
         for one in manifests
         if one["kind"] == "ConfigMap" and PICKER_CONFIG_KEY in one["data"]
     }
-    here = _Here(pace)
+    here = _LocalChanges(pace)
     changed = [manifest for one in manifests if (manifest := here.changed(one))]
     prometheus = start_prometheus(
         plane.processes, plane.tools["prometheus"] / "prometheus", plane.directory, kubelet.targets, changed
@@ -299,13 +311,13 @@ def _start(plane: ControlPlane, kubelet: Kubelet, recording: Recording, pace: Pa
 
 
 @dataclass
-class _Here:
+class _LocalChanges:
     """What a manifest becomes on one machine without clouds. All differences stand here:
 
     - nothing loads weights, so the Jobs are left out;
     - the picker is its ancestor (``picker.py``);
     - Prometheus has another address;
-    - with a :class:`Pace`, the autoscaler looks and tires sooner.
+    - with a :class:`Pace`, tiers tire sooner.
 
     And :func:`_runtime` lets Envoy listen on its pod's address, where in a pod all addresses are the pod's, and moves
     the picker's ports, since it listens on all addresses and all pods share one network.
@@ -325,9 +337,6 @@ class _Here:
                 return {**manifest, "data": {PICKER_CONFIG_KEY: text}}
             case "ScaledObject":
                 return self._scaled(manifest)
-            case "ServiceMonitor" if self.pace.look_s:
-                for endpoint in manifest["spec"]["endpoints"]:
-                    endpoint["interval"] = f"{self.pace.look_s}s"
         return manifest
 
     def _scaled(self, manifest: Object) -> Object:
@@ -339,8 +348,6 @@ class _Here:
             spec |= {"cooldownPeriod": self.pace.idle_s, "initialCooldownPeriod": self.pace.idle_s}
             behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
             behavior["scaleDown"]["stabilizationWindowSeconds"] = self.pace.idle_s
-        if self.pace.look_s is not None:
-            spec["pollingInterval"] = self.pace.look_s
         return manifest
 
 

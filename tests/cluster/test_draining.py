@@ -1,8 +1,8 @@
 """Replicas that end under load: spot that is taken back, a new model, a router that moves.
 
 Karpenter's own part in an interruption, the notice and the new node, is shown by ``test_disruption``; here its drain is
-repeated by the same calls, and the node is gone two minutes later. The model servers end as vLLM is documented to; that
-vLLM does is not shown.
+repeated by the same calls, and the node is taken away when its replica has ended, which must be within two minutes. The
+model servers end as vLLM is documented to; that vLLM does is not shown.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load(stack: ServingStack) -> AbstractContextManager[Traffic]:
     def request(number: int) -> Request:
         return Request(model="fast", stream=number % 4 != 0, tokens=chance.randint(1, round(8 / PACE.token_s)))
 
-    return traffic(stack.way_in("fast"), request, per_second=5)
+    return traffic(stack.router_url("fast"), request, per_second=5)
 
 
 @pytest.mark.parametrize("interruptions", [3, pytest.param(100, marks=pytest.mark.soak)])
@@ -54,7 +54,7 @@ def test_no_request_is_lost_when_spot_takes_a_node_back(
     with load(stack) as sent:
         for number in range(interruptions):
             replicas = 2 - number % 2
-            stack.hold("fast", replicas)
+            stack.pause("fast", replicas)
             pod = stack.wait_ready("fast", replicas, seconds=NOTICE_S)[0]
             time.sleep(2)
             noticed = time.monotonic()
@@ -75,7 +75,7 @@ def test_no_request_is_lost_when_spot_takes_a_node_back(
 
 def test_no_request_fails_while_the_model_is_changed(stack: ServingStack, record_property: Record) -> None:
     """The engines roll, and the router with them, since it lists the models and has their time-outs."""
-    stack.hold("fast", 2)
+    stack.pause("fast", 2)
     stack.wait_ready("fast", 2)
     replicas = {pod["metadata"]["name"] for pod in stack.ready_engines("fast")}
     router = stack.router_pod("fast")

@@ -18,8 +18,11 @@ from contextlib import contextmanager
 
 import pytest
 import requests
+import yaml
 
-from components.names import PROJECT, SERVING_NAMESPACE
+from components.envoy_config import ENVOY_CONFIG_KEY
+from components.names import MODEL_ROUTER, NAME_LABEL, PROJECT, SERVING_NAMESPACE
+from tests import harness
 from tests.cluster.build import Tools
 from tests.cluster.callers import Outcome, Request, all_answered, report, send, send_all, session
 from tests.cluster.figures import Record, record_figure
@@ -43,7 +46,7 @@ def stack(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Generator[S
 @pytest.fixture(scope="module")
 def asleep(stack: ServingStack) -> str:
     """Give the router of a tier that is kept asleep."""
-    stack.hold("quality", 0)
+    stack.pause("quality", 0)
     stack.wait_asleep("quality")
     return stack.router("quality")
 
@@ -51,7 +54,7 @@ def asleep(stack: ServingStack) -> str:
 @pytest.fixture(scope="module")
 def serving(stack: ServingStack) -> str:
     """Give the router of a tier that is kept at three replicas."""
-    stack.hold("fast", 3)
+    stack.pause("fast", 3)
     stack.wait_ready("fast", 3)
     return stack.router("fast")
 
@@ -92,9 +95,9 @@ def test_a_full_queue_refuses_at_once_and_keeps_those_it_holds(
         wait_until(lambda: stack.held("quality") == most, "the queue is full", seconds=10)
         time.sleep(3)
         released = time.monotonic()
-        stack.hold("quality", None)
+        stack.pause("quality", None)
         outcomes = sent.result()
-    stack.hold("quality", 0)
+    stack.pause("quality", 0)
 
     refused = [one for one in outcomes if one.status != 200]
     record_figure(record_property, report(f"{most} held and {beyond} too many", outcomes))
@@ -149,6 +152,52 @@ def test_an_unknown_tier_is_told_the_names_of_those_there_are(balancer: str) -> 
     assert outcome.status == 400
     assert error_of(outcome)["code"] == "unknown_tier"
     assert str(error_of(outcome)["message"]).endswith("fast, quality, batch")
+
+
+# By the model field ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_model(stack: ServingStack) -> str:
+    """Give the Envoy that the stack would have with ``routing.byModelField``, before the routers that run here."""
+    routing = {"defaultTier": "fast", "byModelField": True}
+    objects = harness.kubernetes_objects(harness.record_with("dev", preview=False, routing=routing), "ConfigMap")
+    (config,) = (one for one in objects if one["metadata"].get("labels", {}).get(NAME_LABEL) == MODEL_ROUTER)
+    bootstrap = yaml.safe_load(config["data"][ENVOY_CONFIG_KEY])
+    for cluster in bootstrap["static_resources"]["clusters"]:
+        (one,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        address = one["endpoint"]["address"]["socket_address"]
+        address["address"], address["port_value"] = stack.address_of(address["address"].partition(".")[0])
+    requests_port, ready_port = free_ports(2)
+    for listener in bootstrap["static_resources"]["listeners"]:
+        port = ready_port if listener["name"] == "ready" else requests_port
+        listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    start_envoy(stack.plane.processes, "front", bootstrap)
+    return f"http://127.0.0.1:{requests_port}"
+
+
+def test_without_a_header_the_model_field_chooses_and_a_sleeping_tier_is_held_for(
+    stack: ServingStack, serving: str, asleep: str, by_model: str
+) -> None:
+    assert serving
+    assert asleep
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(send_all, by_model, [Request(model="Qwen/Qwen3-32B", stream=True) for _ in range(5)])
+        at_once = send_all(by_model, [Request(model=name) for name in ("fast", MODEL_ID, "gpt-4o")])
+        wait_until(lambda: stack.held("quality") == 5, "five are held", seconds=10)
+        stack.pause("quality", None)
+        held = sent.result()
+    stack.pause("quality", 0)
+
+    by_name, by_id, unknown = at_once
+    all_answered([by_name, by_id, *held])
+    assert {one.replica.partition("-")[0] for one in (by_name, by_id)} == {"fast"}, (
+        "the default tier of two with this id"
+    )
+    assert {one.replica.partition("-")[0] for one in held} == {"quality"}
+    assert unknown.status == 404
+    assert error_of(unknown)["code"] == "model_not_found"
+    stack.wait_asleep("quality")
 
 
 # A forged destination -------------------------------------------------------------------------------------------------
@@ -218,10 +267,10 @@ def test_a_picker_that_dies_fails_what_it_holds_and_the_clients_retry_is_answere
         failed = sent.result()
     assert {one.status for one in failed} == {503}
     assert {error_of(one)["code"] for one in failed} == {"router_unavailable"}
-    stack.hold("quality", None)
+    stack.pause("quality", None)
     retry_s = int(failed[0].headers["retry-after"])
     outcomes = send_all(asleep, [Request(model="quality", after_s=retry_s) for _ in range(10)])
-    stack.hold("quality", 0)
+    stack.pause("quality", 0)
     record_figure(record_property, report(f"retries {retry_s} s after the picker died with 10 held", outcomes))
     all_answered(outcomes)
 

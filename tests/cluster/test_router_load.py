@@ -28,6 +28,7 @@ def test_the_router_adds_little_time_and_holds_a_thousand_requests_in_little_mem
     with busy_stack(tools, tmp_path_factory.mktemp("router-load")) as stack:
         runs = added_latency(stack, seconds=4)
         taken = memory_while_holding_mib(stack)
+        limits = stack.router_limits_mib("fast")
 
     p99_ms = statistics.median(run.added_p99_ms for run in runs)
     listed = ", ".join(f"{run.added_p99_ms:.1f}" for run in runs)
@@ -36,3 +37,4 @@ def test_the_router_adds_little_time_and_holds_a_thousand_requests_in_little_mem
     record_figure(record_property, f"router with {HELD:,} held requests of {HELD_KIB} KiB: MiB of {parts}")
     assert p99_ms <= MOST_P99_MS
     assert sum(taken.values()) < LIMIT_MIB
+    assert all(taken[name] < limit_mib for name, limit_mib in limits.items())

@@ -50,6 +50,10 @@ PREFILL = [
     }
     for metric, value in (("up", 1), ("vllm:num_requests_running", 3), ("vllm:num_requests_waiting", 2))
 ]
+SPLIT_ROUTER = {
+    "series": 'up{namespace="llm",service="split-router",job="split-router",pod="b"}',
+    "values": f"1{CONSTANT}",
+}
 
 CASES: dict[str, tuple[list[dict[str, str]], list[Check]]] = {
     "a tier that nobody asked yet has no series, and reads as zero": (
@@ -105,9 +109,17 @@ CASES: dict[str, tuple[list[dict[str, str]], list[Check]]] = {
         [up(1), running(0, before=60, at_second=540)],
         [(tier_queries.running("fast"), 0)],
     ),
+    "what Prometheus did not see is not read as no load": (
+        # Eight minutes without a look, and a minute since.
+        [
+            {"series": one["series"], "values": f"{value}+0x11 _x96 {value}+0x11"}
+            for one, value in ((up(1), 1), (running(40), 40))
+        ],
+        [(tier_queries.running("fast"), 40)],
+    ),
     "any running request counts as one": ([up(1), running(60)], [(tier_queries.is_running("fast"), 1)]),
     "pods of a role are counted by themselves and read as zero when there are none": (
-        PREFILL,
+        [*PREFILL, SPLIT_ROUTER],
         [
             (tier_queries.is_up("split", "prefill"), 1),
             (tier_queries.is_up("split", "decode"), 0),
