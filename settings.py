@@ -171,6 +171,8 @@ def _arn(form: str, what: str, example: str) -> Callable[[str], str]:
 
 
 def _https_url(url: str) -> str:
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise PydanticCustomError("credentials", "has a user in it: a password would stand in clear; leave it out")
     if not re.fullmatch(r"https://[^\s/?#]+\S*", url):
         raise PydanticCustomError("url", "is no https URL; for example https://idp.example.com/oauth2/token")
     return url
@@ -201,9 +203,15 @@ _HEADERS_OF_HTTP = frozenset(
 )
 
 
+_HEADERS_OF_PROXIES = ("x-amzn-", "x-envoy-", "x-forwarded-", "x-gateway-", "x-llm-d-", "x-prefiller-", "x-real-ip")
+"""Beginnings of headers that load balancers and routers on the way set or take away."""
+
+
 def _free_header(name: str) -> str:
     if name.lower() in _HEADERS_OF_HTTP:
         raise PydanticCustomError("header", "has a meaning of its own in HTTP; for example X-Model-Tier")
+    if name.lower().startswith(_HEADERS_OF_PROXIES):
+        raise PydanticCustomError("header", "is set or taken away by proxies on the way; for example X-Model-Tier")
     return name
 
 
@@ -349,8 +357,9 @@ class Disaggregation(Settings):
     in one zone, which EFA does not leave. False: over TCP, in any zone."""
     shared_claim: KubernetesName | None = None
     """With ``sharedStore: file``: a PersistentVolumeClaim in the namespace ``llm`` that many nodes may write to
-    (``ReadWriteMany``, for example of EFS). You make it, with its driver; its price is not in the bill, and nobody
-    deletes old blocks there."""
+    (``ReadWriteMany``, for example of EFS) and whose files user 2000 may write, as which vLLM runs. You make it, with
+    its driver, once the first ``pulumi up`` has made the namespace: the pods wait for it. Its price is not in the bill,
+    and nobody deletes old blocks there."""
 
     @model_validator(mode="after")
     def _files_have_a_place(self) -> Self:
@@ -556,8 +565,9 @@ class Oidc(Settings):
     user_info_endpoint: HttpsUrl
     """Where the load balancer asks who has signed in."""
     secret_name: KubernetesName
-    """A Secret in the namespace ``llm`` with the keys ``clientID`` and ``clientSecret``. You make it, so that neither
-    the stack file nor Pulumi's state holds them."""
+    """A Secret in the namespace ``llm`` with the keys ``clientID`` and ``clientSecret``. You make it, once the first
+    ``pulumi up`` has made the namespace (it waits for the load balancer, and that for the Secret), so that neither the
+    stack file nor Pulumi's state holds them."""
     scope: Annotated[str, Field(pattern=r"^\S+( \S+)*$")] = "openid"
     """What is asked of the provider, separated by blanks."""
     session_hours: Annotated[Positive, Field(le=168)] = 168.0

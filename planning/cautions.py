@@ -33,11 +33,23 @@ def stack_warnings(
         lines.append(f"nothing here meets the targets without {' and '.join(needed)}, so the baseline has it too")
     for tier, part in zip(plan.tiers, bill, strict=True):
         lines += _tier_warnings(settings, tier, part)
-    lines += [
-        f"without {step.lever} the month would be {-step.alone_usd:,.0f} USD cheaper"
-        for step in plan.forecast.savings
-        if step.alone_usd is not None and step.alone_usd < -_WORTH_SAYING_USD
-    ]
+    # What costs more than it saves only because a person paused a tier, or asked for a KV store, is said as that.
+    if all(part.paused is None for part in bill):
+        lines += [
+            f"without {step.lever} the month would be {-step.alone_usd:,.0f} USD cheaper"
+            for step in plan.forecast.savings
+            if step.alone_usd is not None and step.alone_usd < -_WORTH_SAYING_USD
+            if step.lever != "prefix caching" or not any(tier.kv_offload_gib for tier in settings.tiers)
+        ]
+    if (
+        settings.network.ingress_scheme == "internet-facing"
+        and not plan.network.oidc
+        and not settings.network.web_acl_arn
+    ):
+        lines.append(
+            "the load balancer faces the internet without network.oidc or network.webAclArn: without the secret apiKey "
+            "anyone can use the GPUs, and with it a wrong key still wakes a sleeping tier"
+        )
     if (
         any(pool.gpu_count for pool in plan.node_pools)
         and plan.node_image.driver(plan.cluster.kubernetes_version) is None
@@ -104,10 +116,11 @@ def _tier_warnings(settings: StackSettings, tier: TierPlan, part: TierBill) -> I
             f"tier {tier.name}: the claim {tier.disaggregation.shared_claim} must be there before its pods, which wait "
             "for it; what it stores is not in this bill"
         )
-    if part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
+    if part.paused is None and part.disaggregated is None and tier.replicas.maximum < part.fleet.month.needed_replicas:
         yield (
             f"tier {tier.name}: maxReplicas {tier.replicas.maximum} is below the {part.fleet.month.needed_replicas} "
-            "that the busiest hour needs; requests will wait longer than the target" + _never_served(part)
+            "that the busiest hour needs; requests will wait longer than the target"
+            + _never_served(part, part.fleet.month.peak_replicas)
         )
     if tier.replicas.minimum == 1 and tier.replicas.on_demand_floor == 0 and spot:
         yield f"tier {tier.name}: a single spot replica; an interruption is an outage of one cold start"
@@ -117,16 +130,24 @@ def _pause(tier: TierPlan, part: TierBill) -> str:
     """What a paused tier costs and does."""
     scaled = part.disaggregated.fleet if part.disaggregated else part.fleet
     each = " of each role" if part.disaggregated else ""
-    waits = f"; its requests wait {tier.timeouts.router_hold_s:,} s in the router and are refused then"
+    paused = tier.replicas.paused or 0
+    consequence = ""
+    if not paused:
+        consequence = f"; its requests wait {tier.timeouts.router_hold_s:,} s in the router and are refused then"
+    elif part.disaggregated is None and paused < part.fleet.month.needed_replicas:
+        consequence = (
+            f"; the busiest hour needs {part.fleet.month.needed_replicas}, so requests will wait longer than the target"
+            + _never_served(part, paused)
+        )
     return (
         f"tier {tier.name}: paused at {tier.replicas.paused} replicas{each}, whatever the load: the month counts them "
         f"at every hour, {part.usd:,.0f} USD, and while it scales {scaled.usd:,.0f}; the baseline has as many"
-        + ("" if tier.replicas.paused else waits)
+        + consequence
     )
 
 
-def _never_served(part: TierBill) -> str:
-    """What a tier cannot serve at all because its maximum is below even the mean load."""
+def _never_served(part: TierBill, replicas: int) -> str:
+    """What a tier cannot serve at all because so many replicas carry less than even the mean load."""
     asked = sum(part.search.requests_per_hour) / len(part.search.requests_per_hour) / 3600
-    carried = part.fleet.month.peak_replicas * part.fleet.option.load.requests_per_second
+    carried = replicas * part.fleet.option.load.requests_per_second
     return f", and {100 * (1 - carried / asked):.0f} % will never be served within it" if asked > carried else ""

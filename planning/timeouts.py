@@ -68,7 +68,12 @@ def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
     """Every time-out of a tier, on the way from the client to the engine and then of the pod."""
     return (
         Timeout("client", times.client_s, "the client's own, at least", "ALB idle"),
-        Timeout("ALB idle", times.alb_idle_s, "idle_timeout.timeout_seconds", f"Envoy + {ALB_MARGIN_S} s"),
+        Timeout(
+            "ALB idle",
+            times.alb_idle_s,
+            "idle_timeout.timeout_seconds, the longest of all tiers'",
+            f"Envoy + {ALB_MARGIN_S} s",
+        ),
         Timeout(
             "Envoy",
             times.envoy_message_s,

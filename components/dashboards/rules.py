@@ -39,6 +39,8 @@ def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: i
     Raises ``KeyError`` when the forecast is not of these tiers.
     """
     rates = stack_rates(tiers, forecast)
+    # One that is paused at nothing is not expected to wake.
+    awakened = [tier for tier in tiers if tier.replicas.paused != 0]
     month = [*month_rules(forecast, retention_days), budget_left_rule(retention_days)]
     money = [_spot_alert(), *([] if forecast.budget_usd is None else [_budget_alert(forecast.budget_usd)])]
     return [
@@ -48,7 +50,7 @@ def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: i
         {"name": "frugal-llm.month", "interval": "2m", "rules": month},
         {"name": "frugal-llm.objectives", "rules": objective_rules(tiers)},
         {"name": "frugal-llm.latency", "rules": objective_alerts()},
-        {"name": "frugal-llm.capacity", "rules": [*_capacity_alerts(), *map(_slow_wake, tiers)]},
+        {"name": "frugal-llm.capacity", "rules": [*_capacity_alerts(), *map(_slow_wake, awakened)]},
         {"name": "frugal-llm.money", "rules": money},
         {"name": "frugal-llm.wake-path", "rules": [*_autoscaler_alerts(), *map(_router_unseen, tiers)]},
         {"name": "frugal-llm.prometheus", "rules": watching_alerts()},
