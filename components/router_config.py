@@ -266,7 +266,7 @@ def _picker_filter(tier: TierPlan) -> envoy.Part:
                 "request_trailer_mode": "SEND",
                 "response_trailer_mode": "SEND",
             },
-            # Envoy 1.40.0 does not look at it while bodies are streamed in full duplex: the picker's own TTL bounds a
+            # Envoy 1.39.1 does not look at it while bodies are streamed in full duplex: the picker's own TTL bounds a
             # hold, and the route's idle time-out what a picker never answers. It stands for a version that looks.
             message_timeout=f"{tier.timeouts.envoy_message_s}s",
         ),

@@ -337,7 +337,7 @@ def test_a_request_is_held_with_no_byte_until_the_picker_decides(beside: tuple[R
 def test_a_picker_that_never_decides_is_given_up_after_silence_and_not_by_the_messages_time_out(
     processes: Processes,
 ) -> None:
-    """Envoy 1.40.0 does not look at ``message_timeout`` while bodies are streamed in full duplex.
+    """Envoy 1.39.1 does not look at ``message_timeout`` while bodies are streamed in full duplex.
 
     What ends the request is the route's idle time-out, after once more its time. In the stacks it is the load
     balancer's, which therefore gives up first.
