@@ -85,16 +85,19 @@ def system_nodes(
     if model_router is not None:
         cpu += model_router.replicas * model_router.cpu_millicores
         memory += model_router.replicas * model_router.memory_mib
+    nodes = [one for one in offerings if one.instance.family in SYSTEM_FAMILIES and one.instance.arch in architectures]
     choices: list[tuple[float, int, Offering]] = []
-    for offering in offerings:
+    for offering in nodes:
         instance = offering.instance
-        if instance.family in SYSTEM_FAMILIES and instance.arch in architectures:
-            room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores - successor_cpu
-            room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib - successor_memory
-            if min(room_cpu, room_memory) <= 0:
-                continue
-            count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
-            choices.append((count * offering.on_demand_usd_per_hour, count, offering))
+        room_cpu = instance.allocatable_cpu * 1000 - DAEMONS.cpu_millicores
+        room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
+        if room_cpu > successor_cpu and room_memory > successor_memory:
+            room_cpu, room_memory = room_cpu - successor_cpu, room_memory - successor_memory
+        elif instance.allocatable_cpu < max(one.instance.allocatable_cpu for one in nodes):
+            # Where a router outgrows every node, the largest is what there is.
+            continue
+        count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))
+        choices.append((count * offering.on_demand_usd_per_hour, count, offering))
     _, count, chosen = min(choices, key=lambda choice: choice[:2])
     plan = SystemNodesPlan(
         instance_type=chosen.instance.name,

@@ -227,7 +227,8 @@ def trap() -> Iterator[tuple[str, list[str]]]:
         server.close()
 
 
-def test_the_trap_takes_down_who_comes() -> None:
+def test_the_trap_takes_down_who_comes(serving: str) -> None:
+    assert serving
     with trap() as (address, came):
         requests.get(f"http://{address}", timeout=5)
         assert came
@@ -269,9 +270,13 @@ def test_a_picker_that_dies_fails_what_it_holds_and_the_clients_retry_is_answere
     assert {error_of(one)["code"] for one in failed} == {"router_unavailable"}
     stack.pause("quality", None)
     retry_s = int(failed[0].headers["retry-after"])
-    outcomes = send_all(asleep, [Request(model="quality", after_s=retry_s) for _ in range(10)])
+    # As often as the page for clients says; the picker reads its pods anew when it starts.
+    outcomes, retries = failed, 0
+    while retries < 5 and not all(one.answered for one in outcomes):
+        outcomes = send_all(asleep, [Request(model="quality", after_s=retry_s) for _ in range(10)])
+        retries += 1
     stack.pause("quality", 0)
-    record_figure(record_property, report(f"retries {retry_s} s after the picker died with 10 held", outcomes))
+    record_figure(record_property, report(f"retry {retries} after {retry_s} s, of 10 that a picker held", outcomes))
     all_answered(outcomes)
 
 
