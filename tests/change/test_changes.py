@@ -247,10 +247,10 @@ def test_a_tier_that_is_removed_leaves_the_rules_before_its_pods_go() -> None:
 
 
 @SLOW
-def test_a_pause_and_its_end_touch_nothing_but_the_scaler() -> None:
+def test_a_pause_and_its_end_touch_the_scaler_and_the_alert_of_its_start_and_nothing_that_serves() -> None:
     update = changed("pausedReplicas")
     touched = [urn for urn, fate in update.fates.items() if fate is not Fate.SAME]
-    assert [update.new.by_urn[urn].name for urn in touched] == ["fast-autoscaler-engine"]
+    assert [update.new.by_urn[urn].name for urn in touched] == ["fast-autoscaler-engine", "observability-rules"]
     assert update.of(SCALED_OBJECT) == {"fast-autoscaler-engine": Fate.UPDATED}
 
 
