@@ -86,6 +86,7 @@ def system_nodes(
         cpu += model_router.replicas * model_router.cpu_millicores
         memory += model_router.replicas * model_router.memory_mib
     nodes = [one for one in offerings if one.instance.family in SYSTEM_FAMILIES and one.instance.arch in architectures]
+    most_cpu = max(one.instance.allocatable_cpu for one in nodes)
     choices: list[tuple[float, int, Offering]] = []
     for offering in nodes:
         instance = offering.instance
@@ -93,7 +94,7 @@ def system_nodes(
         room_memory = instance.allocatable_memory_gib * 1024 - DAEMONS.memory_mib
         if room_cpu > successor_cpu and room_memory > successor_memory:
             room_cpu, room_memory = room_cpu - successor_cpu, room_memory - successor_memory
-        elif instance.allocatable_cpu < max(one.instance.allocatable_cpu for one in nodes):
+        elif instance.allocatable_cpu < most_cpu:
             # Where a router outgrows every node, the largest is what there is.
             continue
         count = max(2, math.ceil(cpu / room_cpu), math.ceil(memory / room_memory))

@@ -37,7 +37,8 @@ _FEWEST: Final = 20
 """Requests of the long window below which no alert is raised: 5 % of fewer is not one request, and two slow ones of
 three would page somebody."""
 
-_ANSWERING: Final = f'namespace="{SERVING_NAMESPACE}",role!="prefill"'
+ANSWERING: Final = f'namespace="{SERVING_NAMESPACE}",role!="prefill"'
+"""A prefill pod answers the router's sidecar, not a client: its times are a part of a decode pod's."""
 
 # vllm-project/vllm 139b1c3, vllm/v1/metrics/buckets.py (read 2026-11): the first two of latency.
 _TTFT_BOUNDS_S: Final = (
@@ -121,7 +122,7 @@ def _counted(tier: TierPlan, objective: Objective, target_ms: float) -> Iterator
     labels = {"tier": tier.name, "objective": objective.name}
 
     def under(bound: str) -> str:
-        series = f'{objective.histogram}_bucket{{{_ANSWERING},tier="{tier.name}",le="{bound}"}}'
+        series = f'{objective.histogram}_bucket{{{ANSWERING},tier="{tier.name}",le="{bound}"}}'
         return f"sum by (tier) (rate({series}[5m]))"
 
     yield constant(SLOW_FROM, bound, labels)

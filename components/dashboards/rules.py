@@ -8,7 +8,13 @@ from typing import Any, Final
 from components import tier_queries
 from components.dashboards.costs import FORECAST_SPOT, POOL_NODES, SPOT_SHARE, cost_rules
 from components.dashboards.month import BUDGET, PROJECTED, month_rules, spend_rule
-from components.dashboards.objectives import RULE_INTERVAL_S, budget_left_rule, objective_alerts, objective_rules
+from components.dashboards.objectives import (
+    ANSWERING,
+    RULE_INTERVAL_S,
+    budget_left_rule,
+    objective_alerts,
+    objective_rules,
+)
 from components.dashboards.rule import alert, constant, record
 from components.dashboards.watching import watching_alerts
 from components.names import KEDA_NAMESPACE, SERVING_NAMESPACE
@@ -29,8 +35,6 @@ SPOT_NODE_HOURS: Final = 6
 """Node hours of a day below which its spot share says nothing: the node of a tier that woke twice is all or none."""
 
 _SERVING: Final = f'namespace="{SERVING_NAMESPACE}"'
-_ANSWERING: Final = f'{_SERVING},role!="prefill"'
-"""A prefill pod answers the router's sidecar, not a client: its times are a part of a decode pod's."""
 
 
 def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: int) -> list[dict[str, Any]]:
@@ -197,5 +201,5 @@ def _budget_alert(budget_usd: float) -> dict[str, Any]:
 
 
 def _p95(histogram: str) -> str:
-    buckets = f"rate({histogram}_bucket{{{_ANSWERING}}}[5m])"
+    buckets = f"rate({histogram}_bucket{{{ANSWERING}}}[5m])"
     return f"histogram_quantile(0.95, sum by (tier, le) ({buckets}))"

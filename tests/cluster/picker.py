@@ -97,17 +97,13 @@ def start_picker(plane: ControlPlane, tier: str, config: Mapping[str, Any], name
     file = plane.directory / f"{tier}-picker.yaml"
     file.write_text(yaml.safe_dump(as_ancestor(config)), encoding="utf-8")
     port, health, metrics = free_ports(3)
+    ports = (f"--grpc-port={port}", f"--grpc-health-port={health}", f"--metrics-port={metrics}")
+    arguments = (*ports, "--metrics-endpoint-auth=false")
     process = plane.processes.start(
         f"{tier}-picker",
         [
             plane.tools["picker"],
-            f"--pool-name={tier}",
-            f"--pool-namespace={namespace}",
-            f"--config-file={file}",
-            f"--grpc-port={port}",
-            f"--grpc-health-port={health}",
-            f"--metrics-port={metrics}",
-            "--metrics-endpoint-auth=false",
+            *ancestors_arguments(arguments, tier, namespace, file),
         ],
         {"KUBECONFIG": str(plane.kubeconfig), "NAMESPACE": namespace, "POD_NAME": f"{tier}-router-5d4f8c7b9-x2x4z"},
     )

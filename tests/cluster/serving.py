@@ -28,6 +28,7 @@ import yaml
 
 from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
+    NAME_LABEL,
     PICKER_METRICS_PORT,
     POOL_LABEL,
     ROUTER_PORT,
@@ -109,13 +110,13 @@ class ServingStack:
 
         def ready() -> list[Object]:
             self.kubelet.check()
-            return self._ready(f"app.kubernetes.io/name={router_service(tier)}")
+            return self._ready_routers(tier)
 
         return _url(wait_until(ready, f"the router of {tier} is ready", seconds=60)[0])
 
     def router_pod(self, tier: str) -> str:
         """Give the name of a tier's router pod."""
-        (pod,) = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
+        (pod,) = self._ready_routers(tier)
         return str(pod["metadata"]["name"])
 
     def engines(self, tier: str) -> list[Object]:
@@ -257,12 +258,15 @@ class ServingStack:
         def url() -> str:
             nonlocal found, seen
             if time.monotonic() - seen > _STALE_S:
-                ready = self._ready(f"app.kubernetes.io/name={router_service(tier)}")
+                ready = self._ready_routers(tier)
                 found = _url(ready[0]) if ready else found
                 seen = time.monotonic()
             return found
 
         return url
+
+    def _ready_routers(self, tier: str) -> list[Object]:
+        return self._ready(f"{NAME_LABEL}={router_service(tier)}")
 
     def _ready(self, labels: str) -> list[Object]:
         pods = self.client.objects("v1", "Pod", SERVING_NAMESPACE, labels=labels)
@@ -388,7 +392,7 @@ def _runtime(plane: ControlPlane, pace: Pace) -> Runtime:
                 return [str(ENVOY), *arguments], environment
             case "picker":
                 file = container.directory / PICKER_CONFIG_DIRECTORY.lstrip("/") / PICKER_CONFIG_KEY
-                tier = metadata["labels"]["app.kubernetes.io/name"].removesuffix("-router")
+                tier = metadata["labels"][NAME_LABEL].removesuffix("-router")
                 own = {
                     "NAMESPACE": SERVING_NAMESPACE,
                     "POD_NAME": metadata["name"],
