@@ -135,10 +135,17 @@ class ServingStack:
 
     def planned_concurrency(self, tier: str) -> float:
         """Give the requests at once that the autoscaler is told one replica is for."""
+        return float(self._running(tier)["threshold"])
+
+    def load(self, tier: str) -> float:
+        """Give what the autoscaler reads as load, in replicas."""
+        return self.prometheus.value(self._running(tier)["query"]) / self.planned_concurrency(tier)
+
+    def _running(self, tier: str) -> Mapping[str, str]:
         scaled = self.client.get(*SCALED_OBJECT, engine_deployment(tier), SERVING_NAMESPACE)
         assert scaled is not None
         (running,) = (one for one in scaled["spec"]["triggers"] if one["name"] == "running")
-        return float(running["metadata"]["threshold"])
+        return running["metadata"]
 
     def address_of(self, service: str) -> tuple[str, int]:
         """Give where a router's Service leads."""
