@@ -8,29 +8,24 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import versions
-from components.engine_surroundings import EngineSurroundings, EngineSurroundingsArgs
+from components.engine_tier import EngineTier
 from components.names import (
-    CAPACITY_LABEL,
     ENGINE,
     ENGINE_PORT,
-    engine_deployment,
     tier_labels,
     weights_prefix,
 )
 from components.serving_pod import (
-    ENGINE_TOKEN,
     NOBODY,
     SCRATCH_DIRECTORY,
     EngineArgs,
     api_key_environment,
     aws_environment,
     container_security,
-    engine_deployment_spec,
     engine_pod,
     engine_port,
     probes,
     requirements,
-    rollout_timeouts,
     scratch_mount,
     scratch_volume,
     sleep_before_stop,
@@ -46,49 +41,18 @@ _START: Final = f'exec /app/llama-server --model "$(ls {_MODELS_DIRECTORY}/*.ggu
 """The file's name is the repository's, and large models come in parts, of which llama.cpp wants the first."""
 
 
-class GgufTier(pulumi.ComponentResource):
-    """The same contract as a vLLM tier: labels, Service, budgets, probes, drain, and no ``replicas`` of its own.
-
-    Pass ``opts`` with ``depends_on`` the weights and the tier's node pool, as for ``VllmTier``.
-    """
-
-    deployment_name: pulumi.Output[str]
-    """What the autoscaler scales; the floor's replicas come on top of it."""
-    service_name: str
+class GgufTier(EngineTier):
+    """The same contract as a vLLM tier: labels, Service, budgets, probes, drain, and no ``replicas`` of its own."""
 
     def __init__(self, name: str, args: EngineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(ENGINE_TOKEN, name, {}, opts)
-        tier = args.tier
-        surroundings = EngineSurroundings(
-            f"{name}-surroundings",
-            EngineSurroundingsArgs(
-                tier_name=tier.name,
-                namespace=args.namespace,
-                # Unlike vLLM, llama.cpp keeps /metrics behind the key; only /health and /v1/models are open.
-                metrics_need_key=args.api_key,
-            ),
-            opts=pulumi.ResourceOptions(parent=self),
+        super().__init__(
+            name,
+            args,
+            opts,
+            pod=lambda on_demand_only: _pod(args, on_demand_only),
+            # Unlike vLLM, llama.cpp keeps /metrics behind the key; only /health and /v1/models are open.
+            metrics_need_key=args.api_key,
         )
-        child = pulumi.ResourceOptions(
-            parent=self, depends_on=list(surroundings.ready), custom_timeouts=rollout_timeouts(tier.timeouts)
-        )
-        deployment = k8s.apps.v1.Deployment(
-            f"{name}-deployment",
-            metadata=_metadata(args, engine_deployment(tier.name)),
-            spec=_spec(args, "elastic"),
-            opts=child,
-        )
-        if tier.replicas.on_demand_floor > 0:
-            k8s.apps.v1.Deployment(
-                f"{name}-floor",
-                metadata=_metadata(args, f"{tier.name}-floor"),
-                spec=_spec(args, "floor", replicas=tier.replicas.on_demand_floor),
-                opts=child,
-            )
-
-        self.deployment_name = deployment.metadata.name
-        self.service_name = surroundings.service_name
-        self.register_outputs({"deployment_name": self.deployment_name, "service_name": self.service_name})
 
 
 def llama_server_arguments(limits: LlamaCppLimits, served_model_names: tuple[str, ...]) -> list[str]:
@@ -111,27 +75,21 @@ def llama_server_arguments(limits: LlamaCppLimits, served_model_names: tuple[str
     ]
 
 
-def _metadata(args: EngineArgs, name: str) -> k8s.meta.v1.ObjectMetaArgs:
-    return k8s.meta.v1.ObjectMetaArgs(name=name, namespace=args.namespace, labels=tier_labels(args.tier.name, ENGINE))
-
-
-def _spec(args: EngineArgs, capacity: str, replicas: int | None = None) -> k8s.apps.v1.DeploymentSpecArgs:
+def _pod(args: EngineArgs, on_demand_only: bool) -> k8s.core.v1.PodSpecArgs:
     tier = args.tier
     if tier.llama_cpp is None:
         raise ValueError(f"tier {tier.name} is planned for {tier.engine}, not for llama.cpp")
-    labels = tier_labels(tier.name, ENGINE)
-    pod = engine_pod(
+    return engine_pod(
         tier,
         pool=tier.node_pool,
         image_label=args.node_image_label,
         user=NOBODY,
-        spread_over=labels,
+        spread_over=tier_labels(tier.name, ENGINE),
         container=_server(tier, tier.llama_cpp, args.api_key),
         init_containers=[_download(args)],
         volumes=[writable_volume(_WEIGHTS, tier.resources.cache_gib), scratch_volume()],
-        on_demand_only=capacity == "floor",
+        on_demand_only=on_demand_only,
     )
-    return engine_deployment_spec({**labels, CAPACITY_LABEL: capacity}, pod, tier.timeouts, replicas)
 
 
 def _server(tier: TierPlan, limits: LlamaCppLimits, api_key: bool) -> k8s.core.v1.ContainerArgs:
