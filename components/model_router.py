@@ -139,13 +139,12 @@ class ModelRouter(pulumi.ComponentResource):
         return own, into_routers
 
     def _deployment_spec(self, config: k8s.core.v1.ConfigMap) -> k8s.apps.v1.DeploymentSpecArgs:
-        plan, times = self._args.plan, [tier.timeouts for tier in self._args.tiers]
-        # Envoy ends at once when told to. So it is told only when whatever an engine may still finish has ended; new
-        # requests go to the other pod meanwhile.
-        drain_s = max(one.pre_stop_s + one.shutdown_s for one in times)
+        plan = self._args.plan
         container = envoy_pod.envoy_container(
             envoy_pod.router_requirements(plan.cpu_millicores, plan.memory_mib),
-            lifecycle=sleep_before_stop(drain_s),
+            # Envoy ends at once when told to. So it is told only when whatever an engine may still finish has ended;
+            # new requests go to the other pod meanwhile.
+            lifecycle=sleep_before_stop(plan.timeouts.drain_s),
             arguments=ARGUMENTS,
         )
         pod = k8s.core.v1.PodSpecArgs(
@@ -154,7 +153,7 @@ class ModelRouter(pulumi.ComponentResource):
             priority_class_name=SERVING_PRIORITY_CLASS,
             node_selector={POOL_LABEL: SYSTEM_POOL},
             topology_spread_constraints=spread(_LABELS),
-            termination_grace_period_seconds=max(one.grace_s for one in times),
+            termination_grace_period_seconds=plan.timeouts.grace_s,
             security_context=pod_security(NOBODY),
             containers=[container],
             volumes=[envoy_pod.config_volume(envoy_pod.CONFIG_VOLUME, config)],

@@ -12,7 +12,7 @@ from components import versions
 from components.model_router import ModelRouter, ModelRouterArgs
 from components.model_router_config import envoy_bootstrap
 from tests.components.building import stand_in
-from tests.components.plans import BY_MODEL, FAST, MODEL_ROUTER
+from tests.components.plans import BY_MODEL, MODEL_ROUTER
 from tests.components.serving import object_of, pod_of, pods_that_can_write_to_their_image, restricted_violations
 from tests.harness import Recording, component_under_test, destroy_reachability, kubernetes_objects
 from tests.schemas.checker import problems
@@ -91,10 +91,9 @@ def test_a_roll_takes_one_after_the_other_and_needs_no_room_for_a_third(made: Re
 
 
 def test_answers_may_end_before_envoy_hears_of_its_end(made: Recording) -> None:
-    times = FAST.timeouts
-    drain = container(made)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert drain == times.pre_stop_s + times.shutdown_s, "as long as an engine may take"
-    assert pod_of(made, NAME)["terminationGracePeriodSeconds"] == times.grace_s > drain
+    times = MODEL_ROUTER.timeouts
+    assert container(made)["lifecycle"]["preStop"]["sleep"]["seconds"] == times.drain_s
+    assert pod_of(made, NAME)["terminationGracePeriodSeconds"] == times.grace_s > times.drain_s
 
 
 def test_the_container_is_envoy_with_its_configuration_and_the_planned_resources(made: Recording) -> None:

@@ -27,7 +27,7 @@ from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from planning.plan import ModelRouterPlan
 from tests.cluster.processes import Process, Processes, free_ports, wait_until
 from tests.components.plans import BY_MODEL as TIERS
-from tests.components.plans import FAST, QUALITY, SMALL
+from tests.components.plans import FAST, QUALITY
 from tests.components.plans import MODEL_ROUTER as PLAN
 from tests.envoy import complaints, needs_envoy, start_before
 
@@ -45,6 +45,10 @@ def bootstrap(plan: ModelRouterPlan = PLAN) -> dict[str, Any]:
     return yaml.safe_load(envoy_bootstrap(plan, TIERS))
 
 
+def with_times(**seconds: int) -> ModelRouterPlan:
+    return replace(PLAN, timeouts=replace(PLAN.timeouts, **seconds))
+
+
 def manager(plan: ModelRouterPlan = PLAN) -> dict[str, Any]:
     (listener,) = [one for one in bootstrap(plan)["static_resources"]["listeners"] if one["name"] == "requests"]
     return listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -55,12 +59,19 @@ def routes(plan: ModelRouterPlan = PLAN) -> list[dict[str, Any]]:
     return host["routes"]
 
 
-def test_a_request_may_wait_as_long_as_the_slowest_tier_lets_it() -> None:
-    slow = replace(QUALITY, timeouts=replace(QUALITY.timeouts, alb_idle_s=3000))
-    found = yaml.safe_load(envoy_bootstrap(PLAN, (FAST, slow, SMALL)))
+def test_a_request_may_wait_as_long_as_planned_and_a_connection_is_kept_as_long() -> None:
+    found = bootstrap(with_times(idle_s=3000, connection_s=6))
     text = json.dumps(found)
     assert set(re.findall(r'"idle_timeout": "(\d+s)"', text)) == {"3000s", "0s"}
+    assert set(re.findall(r'"max_connection_duration": "(\d+s)"', text)) == {"6s"}
     assert all(one["route"]["timeout"] == "0s" for one in routes() if "route" in one)
+
+
+def test_a_lost_router_is_noticed_within_the_planned_time() -> None:
+    for cluster in bootstrap()["static_resources"]["clusters"]:
+        probes = cluster["upstream_connection_options"]["tcp_keepalive"]
+        seconds = probes["keepalive_time"] + probes["keepalive_interval"] * probes["keepalive_probes"]
+        assert seconds == PLAN.timeouts.lost_router_s == 25
 
 
 def test_no_request_is_sent_twice() -> None:
@@ -429,8 +440,8 @@ def test_a_client_that_leaves_while_it_is_held_is_not_held_any_longer(front: Fro
 
 @needs_envoy
 def test_connections_are_not_kept_until_a_routers_old_pod_ends(front: Front, processes: Processes) -> None:
-    brief = [replace(tier, timeouts=replace(tier.timeouts, pre_stop_s=2)) for tier in TIERS]
-    url, _ = start_before(processes, "brief", envoy_bootstrap(PLAN, brief), front.ports, ARGUMENTS)
+    brief = envoy_bootstrap(with_times(connection_s=1), TIERS)
+    url, _ = start_before(processes, "brief", brief, front.ports, ARGUMENTS)
     with replace(front, url=url).post({"model": "quality"}, {"X-Test": "stream"}, stream=True) as answer:
         lines = answer.iter_lines()
         assert next(lines) == b"data: 1"
@@ -443,7 +454,7 @@ def test_connections_are_not_kept_until_a_routers_old_pod_ends(front: Front, pro
     time.sleep(1.5)
     replace(front, url=url).reached({"model": "quality"})
     first, second, third, last = [seen.connection for seen in front.tiers.seen]
-    assert first != second == third != last, "a new one when half of the time is over, and the same before"
+    assert first != second == third != last, "a new one when its time is over, and the same before"
 
 
 @needs_envoy
@@ -451,8 +462,8 @@ def test_silence_ends_a_request_after_the_tiers_time_out_and_not_after_envoys_ow
     front: Front, processes: Processes
 ) -> None:
     # Envoy's own is 5 minutes, less than some cold starts.
-    hasty = [replace(tier, timeouts=replace(tier.timeouts, alb_idle_s=1)) for tier in TIERS]
-    url, _ = start_before(processes, "hasty", envoy_bootstrap(PLAN, hasty), front.ports, ARGUMENTS)
+    hasty = envoy_bootstrap(with_times(idle_s=1), TIERS)
+    url, _ = start_before(processes, "hasty", hasty, front.ports, ARGUMENTS)
     answer = replace(front, url=url).post({"model": "quality"}, {"X-Test": "hold"})
     assert answer.status_code == 504
     assert 0.9 < answer.elapsed.total_seconds() < 10
