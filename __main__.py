@@ -63,7 +63,7 @@ tiers = [ServedTier(tier.name, ServedTierArgs(
     options.after(in_cluster, pools[tier.node_pool], weights, observability.release)) for tier in plan.tiers]
 model_router = ModelRouter("front-envoy", ModelRouterArgs(
     plan=plan.model_router, tiers=plan.tiers, namespace=serving.namespace, vpc_cidr=plan.network.vpc_cidr,
-    served=tiers), in_cluster) if plan.model_router else None
+    served=tiers, prometheus=observability.release), in_cluster) if plan.model_router else None
 ingress = TierIngress("ingress", TierIngressArgs(
     tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header, served=tiers,
     scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn, oidc=plan.network.oidc,

@@ -10,11 +10,11 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import envoy_pod, network_rules
-from components.envoy_config import ENVOY_CONFIG_KEY
+from components.envoy_config import ENVOY_CONFIG_KEY, METRICS_PATH
 from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from components.names import (
     COMPONENT_LABEL,
-    HTTP_PORT,
+    ENVOY_METRICS_PORT,
     MODEL_ROUTER,
     NAME_LABEL,
     PART_OF_LABEL,
@@ -22,7 +22,6 @@ from components.names import (
     PROJECT,
     ROUTER,
     ROUTER_PORT,
-    ROUTER_READY_PORT,
     SERVING_PRIORITY_CLASS,
     SYSTEM_POOL,
 )
@@ -43,6 +42,8 @@ class ModelRouterArgs:
     """Where the load balancer's addresses are."""
     served: Sequence[pulumi.Resource]
     """The tiers, whose routers are looked up by name."""
+    prometheus: pulumi.Resource
+    """The release that brings the ServiceMonitor's definition."""
 
 
 class ModelRouter(pulumi.ComponentResource):
@@ -71,10 +72,7 @@ class ModelRouter(pulumi.ComponentResource):
         self.service = k8s.core.v1.Service(
             f"{name}-service",
             metadata=self._metadata(MODEL_ROUTER),
-            spec=k8s.core.v1.ServiceSpecArgs(
-                selector=_LABELS,
-                ports=[k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT)],
-            ),
+            spec=k8s.core.v1.ServiceSpecArgs(selector=_LABELS, ports=envoy_pod.service_ports(ENVOY_METRICS_PORT)),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[deployment]),
         )
         k8s.policy.v1.PodDisruptionBudget(
@@ -87,6 +85,17 @@ class ModelRouter(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        # As often as everything that wakes nobody.
+        envoy_pod.service_monitor(
+            f"{name}-service-monitor",
+            MODEL_ROUTER,
+            args.namespace,
+            _LABELS,
+            pulumi.ResourceOptions(parent=self, depends_on=[args.prometheus]),
+            path=METRICS_PATH,
+            # Else each pod shows some 170 series for each tier, most of them of what has never happened.
+            params={"usedonly": [""]},
+        )
         self.register_outputs({})
 
     def _metadata(self, name: str) -> k8s.meta.v1.ObjectMetaArgs:
@@ -95,10 +104,7 @@ class ModelRouter(pulumi.ComponentResource):
     def _network_policies(
         self, name: str, child: pulumi.ResourceOptions
     ) -> tuple[k8s.networking.v1.NetworkPolicy, k8s.networking.v1.NetworkPolicy]:
-        """Admit the load balancer; let out to the routers, and let these admit what comes."""
-        load_balancer = k8s.networking.v1.NetworkPolicyPeerArgs(
-            ip_block=k8s.networking.v1.IPBlockArgs(cidr=self._args.vpc_cidr)
-        )
+        """Admit the load balancer and Prometheus; let out to the routers, and let these admit what comes."""
         routers = {COMPONENT_LABEL: ROUTER, PART_OF_LABEL: PROJECT}
         own = k8s.networking.v1.NetworkPolicy(
             f"{name}-network-policy",
@@ -106,12 +112,7 @@ class ModelRouter(pulumi.ComponentResource):
             spec=k8s.networking.v1.NetworkPolicySpecArgs(
                 pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=_LABELS),
                 policy_types=["Ingress", "Egress"],
-                ingress=[
-                    k8s.networking.v1.NetworkPolicyIngressRuleArgs(
-                        from_=[load_balancer],
-                        ports=[network_rules.tcp(ROUTER_PORT), network_rules.tcp(ROUTER_READY_PORT)],
-                    )
-                ],
+                ingress=envoy_pod.admitted(self._args.vpc_cidr, ENVOY_METRICS_PORT),
                 # Looking up their names is everybody's in the namespace.
                 egress=[
                     k8s.networking.v1.NetworkPolicyEgressRuleArgs(

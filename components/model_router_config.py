@@ -53,7 +53,9 @@ def envoy_bootstrap(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> str:
         }
         for action, share in (("shrink_heap", _GIVE_BACK), ("stop_accepting_requests", _REFUSE))
     ]
-    return envoy.bootstrap(listener, [_tier_cluster(tier, plan.timeouts) for tier in tiers], [heap], actions)
+    return envoy.bootstrap(
+        listener, [_tier_cluster(tier, plan.timeouts) for tier in tiers], [heap], actions, metrics=True
+    )
 
 
 def _model_filter() -> envoy.Part:
