@@ -22,7 +22,7 @@ import pytest
 import requests
 import yaml
 
-from components.envoy_config import ROUTING_HEADERS
+from components.envoy_config import METRICS_PATH, ROUTING_HEADERS
 from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from planning.plan import ModelRouterPlan
 from tests.cluster.processes import Process, Processes, free_ports, wait_until
@@ -429,7 +429,7 @@ def test_its_metrics_are_shown_and_what_else_its_admin_interface_can_do_is_not(f
     assert front.post({"model": "gpt-6"}).status_code == 404
 
     def shown() -> dict[str, float]:
-        text = requests.get(f"{front.metrics_url}/stats/prometheus", params={"usedonly": ""}, timeout=5).text
+        text = requests.get(front.metrics_url + METRICS_PATH, params={"usedonly": ""}, timeout=5).text
         samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
@@ -535,6 +535,8 @@ def test_an_envoy_short_of_memory_says_when_to_come_back(tmp_path: Path) -> None
             return [answer] if answer.status_code != 404 else []
 
         (answer,) = wait_until(refused, "Envoy has looked at its memory", seconds=10)
+        scraped = requests.get(urls["metrics"] + METRICS_PATH, timeout=5)
+        assert scraped.status_code == 503, "an alert says so"
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert answer.json()["error"]["code"] == "router_unavailable"
     finally:
