@@ -51,7 +51,9 @@ class ModelRouter(pulumi.ComponentResource):
 
     They hold nothing but the bodies that are on their way in: a request that waits for a replica waits in its tier's
     router, and here only its connection is open. One that goes waits for what an engine may still finish, and not for
-    what is held for longer: that is cut, and its client's retry is held anew.
+    what is held for longer: that is cut, and its client's retry is held anew. To wait for a hold too, each roll would
+    take two of them with one Envoy left, since a preStop sleeps its whole time whether or not a request is there; and
+    a tier's router that rolls with it lets go of what it holds after 15 s anyway.
     """
 
     service: k8s.core.v1.Service
