@@ -36,7 +36,8 @@ cluster = Cluster("cluster", ClusterArgs(
 
 in_cluster = pulumi.ResourceOptions.merge(in_aws, pulumi.ResourceOptions(providers=[cluster.provider]))
 observability = Observability("observability", ObservabilityArgs(tiers=plan.tiers, forecast=plan.forecast,
-    storage_gib=watched.storage_gib, retention_days=watched.retention_days, storage_class=cluster.storage_class,
+    by_model=plan.model_router is not None, storage_class=cluster.storage_class,
+    storage_gib=watched.storage_gib, retention_days=watched.retention_days,
     grafana=watched.grafana, alertmanager_url=watched.alertmanager_url, system_ready=cluster.system_ready), in_cluster)
 controllers = Controllers("controllers", ControllersArgs(
     cluster_name=cluster.name, region=region, vpc_id=network.vpc_id, tags=tags, system_ready=cluster.system_ready,
@@ -57,13 +58,12 @@ weights = ModelWeights("weights", ModelWeightsArgs(
     hugging_face_token=serving.has_hugging_face_token), options.after(in_cluster, *serving.ready))
 tiers = [ServedTier(tier.name, ServedTierArgs(
     tier=tier, schedule=plan.schedule, region=region, node_image_label=plan.node_image_label,
-    vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace, bucket=weights.bucket_name,
-    api_key=serving.has_api_key, keda=controllers.keda, prometheus=observability.release,
-    prometheus_url=observability.prometheus_url),
+    vpc_cidr=plan.network.vpc_cidr, namespace=serving.namespace, api_key=serving.has_api_key, keda=controllers.keda,
+    bucket=weights.bucket_name, prometheus=observability.release, prometheus_url=observability.prometheus_url),
     options.after(in_cluster, pools[tier.node_pool], weights, observability.release)) for tier in plan.tiers]
 model_router = ModelRouter("front-envoy", ModelRouterArgs(
     plan=plan.model_router, tiers=plan.tiers, namespace=serving.namespace, vpc_cidr=plan.network.vpc_cidr,
-    served=tiers), in_cluster) if plan.model_router else None
+    served=tiers, prometheus=observability.release), in_cluster) if plan.model_router else None
 ingress = TierIngress("ingress", TierIngressArgs(
     tiers=plan.tiers, default_tier=plan.default_tier, routing_header=plan.routing_header, served=tiers,
     scheme=settings.network.ingress_scheme, certificate_arn=settings.network.certificate_arn, oidc=plan.network.oidc,

@@ -1,7 +1,7 @@
 """What every Envoy of the stack has in common, as parts of its bootstrap. Pure.
 
 Each drops the routing headers that clients send, answers its own errors as OpenAI does, gives up on silence and not on
-long answers, logs failures only, and opens no admin interface.
+long answers, logs failures only, and opens no admin interface to anybody.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from components.names import PROJECT, ROUTER_PORT, ROUTER_READY_PORT
+from components.names import ENVOY_METRICS_PORT, PROJECT, ROUTER_PORT, ROUTER_READY_PORT
 
 ENVOY_CONFIG_KEY: Final = "envoy.yaml"
 
@@ -47,17 +47,27 @@ would refuse what the plan lets it hold."""
 _BUFFER_BYTES: Final = 32_768
 """Per connection, as in the chart: bodies are streamed to the picker, so this bounds memory and no request."""
 
+METRICS_PATH: Final = "/stats/prometheus"
+_ADMIN: Final = "@envoy-admin"
+"""A cluster, by a name that no tier can have, and its address: an abstract socket, which is no file and no port."""
+
 Part = dict[str, Any]
 """A piece of a bootstrap."""
 
 
 def bootstrap(
-    listener: Part, clusters: Sequence[Part], monitors: Sequence[Part] = (), actions: Sequence[Part] = ()
+    listener: Part,
+    clusters: Sequence[Part],
+    monitors: Sequence[Part] = (),
+    actions: Sequence[Part] = (),
+    *,
+    metrics: bool = False,
 ) -> str:
     """Give the bootstrap of an Envoy with a readiness listener beside ``listener``, as YAML.
 
-    ``monitors`` and ``actions`` say what it does when overloaded, beside a bound on its connections. No admin interface
-    is opened: it could stop Envoy, and nothing here reads it.
+    ``monitors`` and ``actions`` say what it does when overloaded, beside a bound on its connections. With ``metrics``
+    another listener shows its metrics. They are a page of the admin interface, which could also stop Envoy: so that is
+    within reach of the pod alone, and nothing but this page is passed on to it.
     """
     connections = named_typed(
         "envoy.resource_monitors.global_downstream_max_connections",
@@ -65,9 +75,14 @@ def bootstrap(
         max_active_downstream_connections=_UNLIMITED,
     )
     overload = {"resource_monitors": [connections, *monitors]} | ({"actions": list(actions)} if actions else {})
+    seen = ([_metrics_listener()], [_admin_cluster()]) if metrics else ([], [])
     return to_yaml(
         {
-            "static_resources": {"listeners": [_ready_listener(), listener], "clusters": list(clusters)},
+            **({"admin": {"address": _ADMIN_ADDRESS}} if metrics else {}),
+            "static_resources": {
+                "listeners": [_ready_listener(), listener, *seen[0]],
+                "clusters": [*clusters, *seen[1]],
+            },
             "overload_manager": overload,
         }
     )
@@ -161,6 +176,20 @@ def _ready_listener() -> Part:
         http_filters=[health_check, _router_filter()],
     )
     return _listener("ready", ROUTER_READY_PORT, manager)
+
+
+def _metrics_listener() -> Part:
+    page = {"match": get({"path": METRICS_PATH}), "route": {"cluster": _ADMIN}}
+    manager = typed(
+        _MANAGER,
+        stat_prefix="metrics",
+        route_config={
+            "name": "metrics",
+            "virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [page]}],
+        },
+        http_filters=[_router_filter()],
+    )
+    return _listener("metrics", ENVOY_METRICS_PORT, manager)
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------
@@ -285,8 +314,18 @@ def http_options(**fields: object) -> Part:
 
 def endpoint(cluster: str, address: str, port: int) -> Part:
     """Give a cluster's one address."""
-    where = {"address": {"socket_address": {"address": address, "port_value": port}}}
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": where}]}]}
+    return _at(cluster, {"socket_address": {"address": address, "port_value": port}})
+
+
+def _at(cluster: str, address: Part) -> Part:
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}
+
+
+_ADMIN_ADDRESS: Final = {"pipe": {"path": _ADMIN}}
+
+
+def _admin_cluster() -> Part:
+    return {"name": _ADMIN, "load_assignment": _at(_ADMIN, _ADMIN_ADDRESS)}
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------

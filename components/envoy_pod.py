@@ -1,4 +1,6 @@
-"""What pods with an Envoy have in common, as typed arguments. It creates no resource but their configuration."""
+"""What pods with an Envoy have in common, as typed arguments. It creates no resource but their configuration and the
+monitor of their metrics.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ from typing import Final
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components import versions
+from components import network_rules, versions
 from components.envoy_config import ENVOY_CONFIG_KEY
-from components.names import ROUTER_PORT, ROUTER_READY_PORT
+from components.names import HTTP_PORT, PROMETHEUS_RELEASE, ROUTER_PORT, ROUTER_READY_PORT
 from components.serving_pod import container_security
 
 _CONFIG_DIRECTORY: Final = "/etc/envoy"
 CONFIG_VOLUME: Final = "envoy"
+METRICS_PORT_NAME: Final = "metrics"
 
 
 def envoy_container(
@@ -87,3 +90,48 @@ def config_volume(name: str, config: k8s.core.v1.ConfigMap) -> k8s.core.v1.Volum
 def config_mount(name: str, directory: str) -> k8s.core.v1.VolumeMountArgs:
     """Mount a volume of configuration."""
     return k8s.core.v1.VolumeMountArgs(name=name, mount_path=directory, read_only=True)
+
+
+def admitted(vpc_cidr: str, metrics_port: int) -> list[k8s.networking.v1.NetworkPolicyIngressRuleArgs]:
+    """Admit the load balancer, whose addresses are in the VPC, and Prometheus."""
+    load_balancer = k8s.networking.v1.NetworkPolicyPeerArgs(ip_block=k8s.networking.v1.IPBlockArgs(cidr=vpc_cidr))
+    return [
+        k8s.networking.v1.NetworkPolicyIngressRuleArgs(
+            from_=[load_balancer], ports=[network_rules.tcp(ROUTER_PORT), network_rules.tcp(ROUTER_READY_PORT)]
+        ),
+        k8s.networking.v1.NetworkPolicyIngressRuleArgs(
+            from_=[network_rules.prometheus()], ports=[network_rules.tcp(metrics_port)]
+        ),
+    ]
+
+
+def service_ports(metrics_port: int) -> list[k8s.core.v1.ServicePortArgs]:
+    """Give the ports of the Service in front: for requests, and for Prometheus to find the pods by."""
+    return [
+        k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT),
+        k8s.core.v1.ServicePortArgs(name=METRICS_PORT_NAME, port=metrics_port, target_port=metrics_port),
+    ]
+
+
+def service_monitor(
+    name: str,
+    service: str,
+    namespace: pulumi.Input[str],
+    labels: Mapping[str, str],
+    opts: pulumi.ResourceOptions,
+    **endpoint: object,
+) -> k8s.apiextensions.CustomResource:
+    """Scrape the pods behind ``service``, which carries ``labels``; ``endpoint`` says where and how often.
+
+    The series get the labels ``namespace`` and ``service`` from the Service.
+    """
+    return k8s.apiextensions.CustomResource(
+        name,
+        api_version="monitoring.coreos.com/v1",
+        kind="ServiceMonitor",
+        metadata=k8s.meta.v1.ObjectMetaArgs(
+            name=service, namespace=namespace, labels={**labels, "release": PROMETHEUS_RELEASE}
+        ),
+        spec={"selector": {"matchLabels": labels}, "endpoints": [{"port": METRICS_PORT_NAME, **endpoint}]},
+        opts=opts,
+    )

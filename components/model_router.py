@@ -10,11 +10,11 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import envoy_pod, network_rules
-from components.envoy_config import ENVOY_CONFIG_KEY
+from components.envoy_config import ENVOY_CONFIG_KEY, METRICS_PATH
 from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from components.names import (
     COMPONENT_LABEL,
-    HTTP_PORT,
+    ENVOY_METRICS_PORT,
     MODEL_ROUTER,
     NAME_LABEL,
     PART_OF_LABEL,
@@ -22,7 +22,6 @@ from components.names import (
     PROJECT,
     ROUTER,
     ROUTER_PORT,
-    ROUTER_READY_PORT,
     SERVING_PRIORITY_CLASS,
     SYSTEM_POOL,
 )
@@ -43,6 +42,8 @@ class ModelRouterArgs:
     """Where the load balancer's addresses are."""
     served: Sequence[pulumi.Resource]
     """The tiers, whose routers are looked up by name."""
+    prometheus: pulumi.Resource
+    """The release that brings the ServiceMonitor's definition."""
 
 
 class ModelRouter(pulumi.ComponentResource):
@@ -50,7 +51,9 @@ class ModelRouter(pulumi.ComponentResource):
 
     They hold nothing but the bodies that are on their way in: a request that waits for a replica waits in its tier's
     router, and here only its connection is open. One that goes waits for what an engine may still finish, and not for
-    what is held for longer: that is cut, and its client's retry is held anew.
+    what is held for longer: that is cut, and its client's retry is held anew. To wait for a hold too, each roll would
+    take two of them with one Envoy left, since a preStop sleeps its whole time whether or not a request is there; and
+    a tier's router that rolls with it lets go of what it holds after 15 s anyway.
     """
 
     service: k8s.core.v1.Service
@@ -71,10 +74,7 @@ class ModelRouter(pulumi.ComponentResource):
         self.service = k8s.core.v1.Service(
             f"{name}-service",
             metadata=self._metadata(MODEL_ROUTER),
-            spec=k8s.core.v1.ServiceSpecArgs(
-                selector=_LABELS,
-                ports=[k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT)],
-            ),
+            spec=k8s.core.v1.ServiceSpecArgs(selector=_LABELS, ports=envoy_pod.service_ports(ENVOY_METRICS_PORT)),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[deployment]),
         )
         k8s.policy.v1.PodDisruptionBudget(
@@ -87,6 +87,17 @@ class ModelRouter(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        # As often as everything that wakes nobody.
+        envoy_pod.service_monitor(
+            f"{name}-service-monitor",
+            MODEL_ROUTER,
+            args.namespace,
+            _LABELS,
+            pulumi.ResourceOptions(parent=self, depends_on=[args.prometheus]),
+            path=METRICS_PATH,
+            # Else each pod shows some 170 series for each tier, most of them of what has never happened.
+            params={"usedonly": [""]},
+        )
         self.register_outputs({})
 
     def _metadata(self, name: str) -> k8s.meta.v1.ObjectMetaArgs:
@@ -95,10 +106,7 @@ class ModelRouter(pulumi.ComponentResource):
     def _network_policies(
         self, name: str, child: pulumi.ResourceOptions
     ) -> tuple[k8s.networking.v1.NetworkPolicy, k8s.networking.v1.NetworkPolicy]:
-        """Admit the load balancer; let out to the routers, and let these admit what comes."""
-        load_balancer = k8s.networking.v1.NetworkPolicyPeerArgs(
-            ip_block=k8s.networking.v1.IPBlockArgs(cidr=self._args.vpc_cidr)
-        )
+        """Admit the load balancer and Prometheus; let out to the routers, and let these admit what comes."""
         routers = {COMPONENT_LABEL: ROUTER, PART_OF_LABEL: PROJECT}
         own = k8s.networking.v1.NetworkPolicy(
             f"{name}-network-policy",
@@ -106,12 +114,7 @@ class ModelRouter(pulumi.ComponentResource):
             spec=k8s.networking.v1.NetworkPolicySpecArgs(
                 pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=_LABELS),
                 policy_types=["Ingress", "Egress"],
-                ingress=[
-                    k8s.networking.v1.NetworkPolicyIngressRuleArgs(
-                        from_=[load_balancer],
-                        ports=[network_rules.tcp(ROUTER_PORT), network_rules.tcp(ROUTER_READY_PORT)],
-                    )
-                ],
+                ingress=envoy_pod.admitted(self._args.vpc_cidr, ENVOY_METRICS_PORT),
                 # Looking up their names is everybody's in the namespace.
                 egress=[
                     k8s.networking.v1.NetworkPolicyEgressRuleArgs(
@@ -139,13 +142,12 @@ class ModelRouter(pulumi.ComponentResource):
         return own, into_routers
 
     def _deployment_spec(self, config: k8s.core.v1.ConfigMap) -> k8s.apps.v1.DeploymentSpecArgs:
-        plan, times = self._args.plan, [tier.timeouts for tier in self._args.tiers]
-        # Envoy ends at once when told to. So it is told only when whatever an engine may still finish has ended; new
-        # requests go to the other pod meanwhile.
-        drain_s = max(one.pre_stop_s + one.shutdown_s for one in times)
+        plan = self._args.plan
         container = envoy_pod.envoy_container(
             envoy_pod.router_requirements(plan.cpu_millicores, plan.memory_mib),
-            lifecycle=sleep_before_stop(drain_s),
+            # Envoy ends at once when told to. So it is told only when whatever an engine may still finish has ended;
+            # new requests go to the other pod meanwhile.
+            lifecycle=sleep_before_stop(plan.timeouts.drain_s),
             arguments=ARGUMENTS,
         )
         pod = k8s.core.v1.PodSpecArgs(
@@ -154,7 +156,7 @@ class ModelRouter(pulumi.ComponentResource):
             priority_class_name=SERVING_PRIORITY_CLASS,
             node_selector={POOL_LABEL: SYSTEM_POOL},
             topology_spread_constraints=spread(_LABELS),
-            termination_grace_period_seconds=max(one.grace_s for one in times),
+            termination_grace_period_seconds=plan.timeouts.grace_s,
             security_context=pod_security(NOBODY),
             containers=[container],
             volumes=[envoy_pod.config_volume(envoy_pod.CONFIG_VOLUME, config)],

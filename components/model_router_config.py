@@ -11,7 +11,7 @@ from typing import Final
 
 from components import envoy_config as envoy
 from components.names import HTTP_PORT, SERVING_NAMESPACE, router_service
-from planning.plan import ModelRouterPlan, TierPlan
+from planning.plan import ModelRouterPlan, ModelRouterTimeouts, TierPlan
 
 ARGUMENTS: Final = ("--concurrency", "1")
 """One worker reads one body at a time: a body of many small values takes a hundred times its size to read, and the
@@ -30,8 +30,7 @@ _NAMED_BYTES: Final = 1024
 
 def envoy_bootstrap(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> str:
     """Envoy's bootstrap, as YAML."""
-    idle_s = max(tier.timeouts.alb_idle_s for tier in tiers)
-    routes = _routes(plan, idle_s)
+    routes = _routes(plan)
     listener = envoy.request_listener(
         "models",
         routes,
@@ -54,7 +53,9 @@ def envoy_bootstrap(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> str:
         }
         for action, share in (("shrink_heap", _GIVE_BACK), ("stop_accepting_requests", _REFUSE))
     ]
-    return envoy.bootstrap(listener, [_tier_cluster(tier) for tier in tiers], [heap], actions)
+    return envoy.bootstrap(
+        listener, [_tier_cluster(tier, plan.timeouts) for tier in tiers], [heap], actions, metrics=True
+    )
 
 
 def _model_filter() -> envoy.Part:
@@ -66,8 +67,9 @@ def _model_filter() -> envoy.Part:
     )
 
 
-def _routes(plan: ModelRouterPlan, idle_s: int) -> list[envoy.Part]:
+def _routes(plan: ModelRouterPlan) -> list[envoy.Part]:
     """Model list of all tiers; the tier of the body's model; 404 for a model of no tier; without one the default."""
+    idle_s = plan.timeouts.idle_s
     unknown = envoy.json_answer(404, _unknown_model(plan))
     disabled = envoy.typed("config.route.v3.FilterConfig", disabled=True)
     return [
@@ -130,11 +132,9 @@ def _error_replies(plan: ModelRouterPlan, tiers: Sequence[TierPlan]) -> list[env
     ]
 
 
-def _tier_cluster(tier: TierPlan) -> envoy.Part:
+def _tier_cluster(tier: TierPlan, times: ModelRouterTimeouts) -> envoy.Part:
     address = f"{router_service(tier.name)}.{SERVING_NAMESPACE}.svc.cluster.local"
-    # A connection stays with the pod that it was made to, and a router's pod that goes takes requests for `pre_stop_s`
-    # more: before that every connection is one to its successor.
-    connections = {"max_connection_duration": f"{tier.timeouts.pre_stop_s / 2:g}s"}
+    connections = {"max_connection_duration": f"{times.connection_s}s"}
     return {
         "name": tier.name,
         "type": "STRICT_DNS",
@@ -143,7 +143,11 @@ def _tier_cluster(tier: TierPlan) -> envoy.Part:
         "circuit_breakers": envoy.unlimited(),
         # A router whose node is lost says no goodbye, and what waits for its answer would wait for silence to end it.
         "upstream_connection_options": {
-            "tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 5, "keepalive_probes": 3}
+            "tcp_keepalive": {
+                "keepalive_time": times.keepalive_idle_s,
+                "keepalive_interval": times.keepalive_interval_s,
+                "keepalive_probes": times.keepalive_probes,
+            }
         },
         "typed_extension_protocol_options": envoy.http_options(
             common_http_protocol_options=connections, explicit_http_config={"http_protocol_options": {}}

@@ -45,6 +45,8 @@ HTTP_PORT: Final = 80
 """Of the Services in front of routers."""
 ROUTER_PORT: Final = 8081
 ROUTER_READY_PORT: Final = 19001
+ENVOY_METRICS_PORT: Final = 19002
+"""Where an Envoy without a picker beside it shows its metrics."""
 PICKER_METRICS_PORT: Final = 9090
 
 HUGGING_FACE_SECRET: Final = "hugging-face-token"

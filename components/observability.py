@@ -65,6 +65,8 @@ class ObservabilityArgs:
     """Of Prometheus' volume; ``WaitForFirstConsumer``, so that it is made where its pod is put."""
     system_ready: Sequence[pulumi.Resource]
     """``Cluster.system_ready``: nodes to run on, DNS, volumes."""
+    by_model: bool = False
+    """There are Envoys that route by model."""
     alertmanager_url: str | None = None
     """An Alertmanager outside this cluster that alerts are sent to."""
 
@@ -106,14 +108,16 @@ class Observability(pulumi.ComponentResource):
             metadata=k8s.meta.v1.ObjectMetaArgs(
                 name=PROJECT, namespace=MONITORING_NAMESPACE, labels={"release": PROMETHEUS_RELEASE}
             ),
-            spec={"groups": rule_groups(args.tiers, args.forecast, args.retention_days)},
+            spec={
+                "groups": rule_groups(args.tiers, args.forecast, args.retention_days, by_model=args.by_model),
+            },
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[self.release])),
         )
         if args.grafana:
             k8s.core.v1.ConfigMap(
                 f"{name}-dashboard",
                 metadata=k8s.meta.v1.ObjectMetaArgs(namespace=MONITORING_NAMESPACE, labels={_DASHBOARD_LABEL: "1"}),
-                data={DASHBOARD_FILE: dashboard()},
+                data={DASHBOARD_FILE: dashboard(by_model=args.by_model)},
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[namespace])),
             )
         self.register_outputs({"prometheus_url": self.prometheus_url})

@@ -7,7 +7,7 @@ and its ``model_name`` is whatever a client wrote, so neither tells tiers apart.
 
 from __future__ import annotations
 
-from components.names import SERVING_NAMESPACE, router_service
+from components.names import MODEL_ROUTER, SERVING_NAMESPACE, router_service
 from planning.cold_start import AUTOSCALER_LOOK_S, LOAD_WINDOW_S
 
 QUEUED = "llm_d_epp_flow_control_queue_size"
@@ -19,6 +19,10 @@ RUNNING = "llm_d_epp_request_running"
 def of_router(tier: str) -> str:
     """Label matcher of the tier's router."""
     return f'namespace="{SERVING_NAMESPACE}",service="{router_service(tier)}"'
+
+
+OF_MODEL_ROUTER = f'namespace="{SERVING_NAMESPACE}",service="{MODEL_ROUTER}"'
+"""Label matcher of the Envoys that route by model."""
 
 
 def of_engine(tier: str, role: str | None = None) -> str:

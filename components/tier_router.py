@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -12,13 +12,9 @@ from components import envoy_pod, network_rules, versions
 from components.envoy_config import ENVOY_CONFIG_KEY
 from components.names import (
     ENGINE_PORT,
-    HTTP_PORT,
     PICKER_METRICS_PORT,
     POOL_LABEL,
-    PROMETHEUS_RELEASE,
     ROUTER,
-    ROUTER_PORT,
-    ROUTER_READY_PORT,
     SERVING_PRIORITY_CLASS,
     SYSTEM_POOL,
     TIER_LABEL,
@@ -36,7 +32,6 @@ from components.router_config import (
 from components.serving_pod import NOBODY, container_security, pod_security, sleep_before_stop
 from planning.plan import TierPlan
 
-_METRICS_PORT_NAME: Final = "metrics"
 _PRIVATE_NETWORKS: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Where the Service range lies. The Kubernetes API answers there, and on its interfaces in the VPC."""
 
@@ -122,9 +117,6 @@ class TierRouter(pulumi.ComponentResource):
 
     def _network_policy(self) -> k8s.networking.v1.NetworkPolicy:
         """Admit the load balancer and Prometheus; let out to the tier's engines and the Kubernetes API."""
-        load_balancer = k8s.networking.v1.NetworkPolicyPeerArgs(
-            ip_block=k8s.networking.v1.IPBlockArgs(cidr=self._args.vpc_cidr)
-        )
         api = [
             k8s.networking.v1.NetworkPolicyPeerArgs(ip_block=k8s.networking.v1.IPBlockArgs(cidr=block))
             for block in (*_PRIVATE_NETWORKS, self._args.vpc_cidr)
@@ -136,15 +128,7 @@ class TierRouter(pulumi.ComponentResource):
             spec=k8s.networking.v1.NetworkPolicySpecArgs(
                 pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=self._labels),
                 policy_types=["Ingress", "Egress"],
-                ingress=[
-                    k8s.networking.v1.NetworkPolicyIngressRuleArgs(
-                        from_=[load_balancer],
-                        ports=[network_rules.tcp(ROUTER_PORT), network_rules.tcp(ROUTER_READY_PORT)],
-                    ),
-                    k8s.networking.v1.NetworkPolicyIngressRuleArgs(
-                        from_=[network_rules.prometheus()], ports=[network_rules.tcp(PICKER_METRICS_PORT)]
-                    ),
-                ],
+                ingress=envoy_pod.admitted(self._args.vpc_cidr, PICKER_METRICS_PORT),
                 egress=[
                     k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=[engines], ports=[network_rules.tcp(ENGINE_PORT)]),
                     k8s.networking.v1.NetworkPolicyEgressRuleArgs(to=api, ports=[network_rules.tcp(443)]),
@@ -197,15 +181,7 @@ class TierRouter(pulumi.ComponentResource):
         return k8s.core.v1.Service(
             f"{self._prefix}-service",
             metadata=self._metadata(self.service_name),
-            spec=k8s.core.v1.ServiceSpecArgs(
-                selector=self._labels,
-                ports=[
-                    k8s.core.v1.ServicePortArgs(name="http", port=HTTP_PORT, target_port=ROUTER_PORT),
-                    k8s.core.v1.ServicePortArgs(
-                        name=_METRICS_PORT_NAME, port=PICKER_METRICS_PORT, target_port=PICKER_METRICS_PORT
-                    ),
-                ],
-            ),
+            spec=k8s.core.v1.ServiceSpecArgs(selector=self._labels, ports=envoy_pod.service_ports(PICKER_METRICS_PORT)),
             opts=self._after(deployment),
         )
 
@@ -224,37 +200,22 @@ class TierRouter(pulumi.ComponentResource):
         )
 
     def _service_monitor(self) -> None:
-        k8s.apiextensions.CustomResource(
+        """Scrape as often as the autoscaler looks: these series wake the tier.
+
+        It tells tiers apart by ``namespace`` and ``service``; the picker's own ``inference_pool`` is empty without an
+        InferencePool.
+        """
+        tier = self._args.tier
+        envoy_pod.service_monitor(
             f"{self._prefix}-service-monitor",
-            api_version="monitoring.coreos.com/v1",
-            kind="ServiceMonitor",
-            metadata=k8s.meta.v1.ObjectMetaArgs(
-                name=self.service_name,
-                namespace=self._args.namespace,
-                labels={**self._labels, "release": PROMETHEUS_RELEASE},
-            ),
-            spec=_service_monitor_spec(self._args.tier, self._labels),
-            opts=self._after(self._args.prometheus),
+            self.service_name,
+            self._args.namespace,
+            self._labels,
+            self._after(self._args.prometheus),
+            path="/metrics",
+            interval=f"{tier.timeouts.polling_interval_s}s",
+            relabelings=[{"action": "replace", "targetLabel": "tier", "replacement": tier.name}],
         )
-
-
-def _service_monitor_spec(tier: TierPlan, labels: dict[str, str]) -> dict[str, Any]:
-    """Scrape as often as the autoscaler looks: these series wake the tier.
-
-    The series get the labels ``namespace`` and ``service`` from the Service, by which the autoscaler tells tiers apart;
-    the picker's own ``inference_pool`` is empty without an InferencePool.
-    """
-    return {
-        "selector": {"matchLabels": labels},
-        "endpoints": [
-            {
-                "port": _METRICS_PORT_NAME,
-                "path": "/metrics",
-                "interval": f"{tier.timeouts.polling_interval_s}s",
-                "relabelings": [{"action": "replace", "targetLabel": "tier", "replacement": tier.name}],
-            }
-        ],
-    }
 
 
 def _envoy_container(tier: TierPlan) -> k8s.core.v1.ContainerArgs:
@@ -281,7 +242,7 @@ def _picker_container(tier: TierPlan) -> k8s.core.v1.ContainerArgs:
         ],
         ports=[
             k8s.core.v1.ContainerPortArgs(name="health", container_port=PICKER_HEALTH_PORT),
-            k8s.core.v1.ContainerPortArgs(name=_METRICS_PORT_NAME, container_port=PICKER_METRICS_PORT),
+            k8s.core.v1.ContainerPortArgs(name=envoy_pod.METRICS_PORT_NAME, container_port=PICKER_METRICS_PORT),
         ],
         liveness_probe=_grpc_probe("liveness", period_seconds=10, initial_delay_seconds=5),
         # Ready as soon as it has listed the pods, also when there are none: it must be there while the tier sleeps.

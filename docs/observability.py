@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.dashboards import objectives
-from components.dashboards.overview import PANELS
+from components.dashboards.overview import MODEL_ROUTER_PANELS, PANELS
 from components.dashboards.rules import SPOT_MARGIN, SPOT_NODE_HOURS, rule_groups
 from planning.stack import plan_config
 from planning.stackfile import read_stack
@@ -31,7 +31,8 @@ kubectl -n monitoring port-forward svc/prometheus-kube-prometheus-prometheus 909
 
 Alerts show in Prometheus (`/alerts`) and in Grafana. With `observability.alertmanagerUrl` Prometheus sends them to an
 Alertmanager of yours outside the cluster. Severity `critical`: requests are lost or soon will be; `warning`: latency or
-money, in hours or days. *For* is how long it must hold. Seconds are those of the stack `dev`.
+money, in hours or days. *For* is how long it must hold. Seconds are those of the stack `dev`. Alerts that begin with
+`ModelRouter`, and panels that begin with *By model field*, are there with `routing.byModelField` only.
 
 | alert | severity | for | says | what to do |
 |---|---|---|---|---|
@@ -145,15 +146,17 @@ Grafana has drawn them there.
 """
 
 _NOT_HERE = """
-Not here: HTTP statuses as the load balancer sees them (CloudWatch has them; Envoy's admin interface stays closed), and
-latency of llama.cpp beyond the router's time to first token.
+Not here: HTTP statuses as the load balancer sees them (CloudWatch has them; a tier's router shows the metrics of its
+picker, not of its Envoy), and latency of llama.cpp beyond the router's time to first token.
 """
 
 
 def observability_page() -> str:
     """Give the page."""
     alerts = "\n".join(_alerts())
-    panels = "\n".join(f"| {panel.title} | {_UNITS[panel.unit]} | {panel.description} |" for panel in PANELS)
+    panels = "\n".join(
+        f"| {panel.title} | {_UNITS[panel.unit]} | {panel.description} |" for panel in (*PANELS, *MODEL_ROUTER_PANELS)
+    )
     return f"{_TEXT}{alerts}\n{_AWAY}{_objectives()}{_COST}{panels}\n{_NOT_HERE}"
 
 
@@ -171,7 +174,8 @@ def _alerts() -> Iterator[str]:
     """One row an alert, whichever tiers have it."""
     stack = read_stack(_STACK)
     plan = plan_config(stack.region, stack.values, stack.encrypted)[1]
-    rules = (rule for group in rule_groups(plan.tiers, plan.forecast, _KEPT_DAYS) for rule in group["rules"])
+    groups = rule_groups(plan.tiers, plan.forecast, _KEPT_DAYS, by_model=True)
+    rules = (rule for group in groups for rule in group["rules"])
     for rule in {rule["alert"]: rule for rule in rules if "alert" in rule}.values():
         text, labels = rule["annotations"], rule["labels"]
         says = _plain(text["summary"])

@@ -73,6 +73,13 @@ def stack_warnings(
         lines.append(f"prices not read for {plan.region} and derived from us-east-1: {', '.join(substituted)}")
     if settings.routing.by_model_field:
         lines += shared_models(settings)
+        if settings.network.oidc is not None:
+            status = 401 if settings.network.oidc.on_unauthenticated == "deny" else 302
+            lines.append(
+                "routing.byModelField with network.oidc: a program that can set no header has no cookie of a sign-in "
+                f"either, so the load balancer answers it {status} and the two Envoys see signed-in browsers only; "
+                "leave one of them out, and let programs in by the secret apiKey"
+            )
     lines += today
     if settings.capacity.spot:
         lines.append("interruption classes are of June 2025, the newest copy of the Spot Advisor that was found")

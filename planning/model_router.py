@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from planning.bill import TierBill, TierDemand
 from planning.plan import ModelRouterPlan
-from planning.tiers import peak_requests_per_second, served_model_names
+from planning.tiers import peak_requests_per_second, served_model_names, tier_timeouts
+from planning.timeouts import model_router_timeouts
 from settings import StackSettings
 
 #: One may be away: on a lost node, or while a change rolls them.
@@ -42,6 +43,7 @@ def model_router_plan(
         cpu_millicores=100 + math.ceil(peak),
         memory_mib=_IDLE_MIB + body_mib * (_MIB_PER_PARSED_MIB + _BODIES),
         max_body_mib=body_mib,
+        timeouts=model_router_timeouts([tier_timeouts(settings, part) for part in bill]),
         tier_of_model=_tier_of_model(settings),
         default_tier=settings.default_tier,
         routing_header=settings.routing.header,

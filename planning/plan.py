@@ -127,6 +127,28 @@ class RouterPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRouterTimeouts:
+    """Time-outs of the Envoys that route by model, from those of all tiers behind them. Seconds."""
+
+    idle_s: int
+    """Silence after which a request is given up."""
+    connection_s: int
+    """How long a connection to a tier's router takes new requests."""
+    keepalive_idle_s: int
+    """Silence after which such a connection is probed, seconds between the probes, and how many fail before it ends."""
+    keepalive_interval_s: int
+    keepalive_probes: int
+    drain_s: int
+    """How long one that is to end goes on, before Envoy hears of it."""
+    grace_s: int
+
+    @property
+    def lost_router_s(self) -> int:
+        """How long a request waits for a router whose node is lost."""
+        return self.keepalive_idle_s + self.keepalive_interval_s * self.keepalive_probes
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRouterPlan:
     """The Envoys that find a request's tier by the ``model`` field of its body."""
 
@@ -136,6 +158,7 @@ class ModelRouterPlan:
     memory_mib: int
     max_body_mib: int
     """Longest body they read."""
+    timeouts: ModelRouterTimeouts
     tier_of_model: Mapping[str, str]
     """Which tier a value of ``model`` reaches, for every name that some tier serves."""
     default_tier: str

@@ -258,7 +258,7 @@ class _Stack:
         over = self._over_budget(Month(bill, fixed, ranged))
         hard = hard_budget and self.settings.budget.when_exceeded == "fail"
         refused = [problem for problem in (crowded, over if hard else None) if problem]
-        refused += timeout_problems(self.settings, plans)
+        refused += timeout_problems(self.settings, plans, plan.model_router)
         refused += disaggregation_problems(self.settings, plans)
         if refused:
             raise ConfigurationError(refused)

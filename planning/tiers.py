@@ -27,6 +27,7 @@ from planning.plan import (
     RouterPlan,
     ServingPoint,
     TierPlan,
+    Timeouts,
 )
 from planning.root_volume import root_volume
 from planning.spot import spot_usd_per_hour
@@ -64,6 +65,11 @@ def tier_router(demand: TierDemand, part: TierBill) -> RouterPlan:
     return router_plan(peak_requests_per_second(demand, part), part.fleet.option.load.concurrency)
 
 
+def tier_timeouts(settings: StackSettings, part: TierBill) -> Timeouts:
+    """The time-outs of a tier, from the cold start of the replica that it got."""
+    return timeouts(part.fleet.option.cold_start, part.fleet.rule.cooldown_s, settings.scaling.grace_seconds)
+
+
 def peak_requests_per_second(demand: TierDemand, part: TierBill) -> float:
     """Requests per second of a tier's busiest ten minutes."""
     return max(part.search.requests_per_hour) * demand.shape.bursts(0.5).peak / 3600
@@ -81,7 +87,6 @@ def served_model_names(tier: TierSettings) -> tuple[str, ...]:
 
 def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
-    times = timeouts(option.cold_start, fleet.rule.cooldown_s, settings.scaling.grace_seconds)
     replicas = _replica_range(demand, part, limits)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
     store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
@@ -115,7 +120,7 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limi
         serving=_serving_point(part),
         resources=with_store(option.resources, store),
         replicas=replicas,
-        timeouts=times,
+        timeouts=tier_timeouts(settings, part),
         router=tier_router(demand, part),
         node_pool=pool,
         disaggregation=_disaggregation(demand, part, limits, pool),

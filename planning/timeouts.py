@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
-from planning.plan import TierPlan, Timeouts
+from planning.plan import ModelRouterPlan, ModelRouterTimeouts, TierPlan, Timeouts
 from settings import NAMESPACE, Problem, StackSettings
 
 #: Spot gives two minutes; the rest stays for Karpenter's own taint and eviction.
@@ -19,6 +19,12 @@ DRAIN_MARGIN_S = 5
 ENVOY_MARGIN_S = 100
 ALB_MARGIN_S = 100
 LEAST_HOLD_S = 300
+
+#: Half of the load balancer's: Envoys that route by model stand between it and the tiers' Envoys.
+MODEL_ROUTER_MARGIN_S = ALB_MARGIN_S // 2
+
+#: Silence before a connection between two Envoys is probed, between probes, and how many fail before it ends.
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 10, 5, 3
 
 #: Most that an Application Load Balancer takes (ELB user guide, "Connection idle timeout", read 2026-11).
 LONGEST_ALB_IDLE_S = 4000
@@ -50,6 +56,24 @@ def timeouts(cold_start: ColdStart, cooldown_s: float, grace_s: int = SPOT_GRACE
         pre_stop_s=PRE_STOP_S,
         shutdown_s=grace_s - PRE_STOP_S - DRAIN_MARGIN_S,
         grace_s=grace_s,
+    )
+
+
+def model_router_timeouts(tiers: Sequence[Timeouts]) -> ModelRouterTimeouts:
+    """Time-outs of the Envoys that route by model before all ``tiers``.
+
+    Their drain is for answers that an engine may still finish. It does not cover a hold (docs/changes.md says why).
+    """
+    return ModelRouterTimeouts(
+        idle_s=max(times.envoy_message_s for times in tiers) + MODEL_ROUTER_MARGIN_S,
+        # A connection stays with the pod that it was made to, and a router's pod that goes takes requests for preStop
+        # more: before that every connection is one to its successor.
+        connection_s=min(times.pre_stop_s for times in tiers) // 2,
+        keepalive_idle_s=KEEPALIVE_IDLE_S,
+        keepalive_interval_s=KEEPALIVE_INTERVAL_S,
+        keepalive_probes=KEEPALIVE_PROBES,
+        drain_s=max(times.pre_stop_s + times.shutdown_s for times in tiers),
+        grace_s=max(times.grace_s for times in tiers),
     )
 
 
@@ -114,6 +138,23 @@ def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
     )
 
 
+def model_router_table(times: ModelRouterTimeouts) -> tuple[Timeout, ...]:
+    """Every time-out of the Envoys that route by model."""
+    return (
+        Timeout("idle", times.idle_s, "route idle_timeout", f"the longest Envoy of a tier + {MODEL_ROUTER_MARGIN_S} s"),
+        Timeout("connection", times.connection_s, "max_connection_duration", "half of the shortest preStop of a tier"),
+        Timeout(
+            "lost router",
+            times.lost_router_s,
+            f"tcp_keepalive: after {times.keepalive_idle_s} s, {times.keepalive_probes} probes "
+            f"{times.keepalive_interval_s} s apart",
+            "fixed",
+        ),
+        Timeout("drain", times.drain_s, "lifecycle.preStop.sleep", "the longest preStop + shutdown of a tier"),
+        Timeout("grace", times.grace_s, "terminationGracePeriodSeconds", "the longest grace of a tier"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Two time-outs of which one must outlast the other."""
@@ -164,14 +205,63 @@ def timeout_order(times: Timeouts, *, spot: bool) -> tuple[Order, ...]:
     return (*order, within_spot) if spot else order
 
 
-def timeout_problems(settings: StackSettings, tiers: Sequence[TierPlan]) -> list[Problem]:
-    """Every broken order of every tier, with what mends it."""
-    return [
+def model_router_order(times: ModelRouterTimeouts, tiers: Sequence[Timeouts]) -> tuple[Order, ...]:
+    """What the Envoys that route by model must outlast, and what must outlast them, with ``tiers`` behind them."""
+    idle, drain = ("idle", times.idle_s), ("drain", times.drain_s)
+    return (
+        Order(
+            "ALB idle",
+            max(tier.alb_idle_s for tier in tiers),
+            *idle,
+            "the load balancer cuts a request with 504 before they can answer",
+        ),
+        Order(
+            *idle,
+            "a tier's Envoy",
+            max(tier.envoy_message_s for tier in tiers),
+            "they give up before the tier's own answer with Retry-After",
+        ),
+        Order(*idle, "lost router", times.lost_router_s, "only silence ends the wait for a lost router"),
+        Order(
+            "a tier's preStop",
+            min(tier.pre_stop_s for tier in tiers),
+            "connection",
+            times.connection_s,
+            "a request goes to a router that has ended",
+        ),
+        Order(
+            *drain,
+            "a tier's preStop + shutdown",
+            max(tier.pre_stop_s + tier.shutdown_s for tier in tiers),
+            "answers that an engine may still finish are cut",
+            equal_is_enough=True,
+        ),
+        Order("grace", times.grace_s, *drain, "they are killed before their drain is over"),
+    )
+
+
+def timeout_problems(
+    settings: StackSettings, tiers: Sequence[TierPlan], model_router: ModelRouterPlan | None = None
+) -> list[Problem]:
+    """Every broken order of every tier, and of the Envoys that route by model, with what mends it."""
+    problems = [
         _problem(settings, position, tier, order)
         for position, tier in enumerate(tiers)
         for order in timeout_order(tier.timeouts, spot=settings.capacity.spot)
         if not order.holds
     ]
+    if model_router is not None:
+        problems += [
+            Problem(
+                f"{NAMESPACE}:routing.byModelField",
+                True,
+                f"{order} does not hold: {order.why}",
+                "leave it out; clients then choose a tier by the header",
+            )
+            for order in model_router_order(model_router.timeouts, [tier.timeouts for tier in tiers])
+            if not order.holds
+        ]
+    return problems
 
 
 def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Order) -> Problem:

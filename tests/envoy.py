@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,12 +45,16 @@ def start_envoy(
 
 
 def start_before(
-    processes: Processes, name: str, bootstrap: str, addresses: Mapping[str, int], flags: Sequence[str] = ()
-) -> tuple[str, Process]:
-    """Start a pod's Envoy; give the URL of its requests' listener and the process.
+    processes: Processes,
+    name: str,
+    bootstrap: str,
+    address_of: Callable[[str], tuple[str, int]],
+    flags: Sequence[str] = (),
+) -> tuple[dict[str, str], Process]:
+    """Start a pod's Envoy; give the URLs of its listeners by their names, and the process.
 
-    All that differs from the pod: it listens on free ports of the loopback interface, and its clusters are the ports
-    of ``addresses`` there instead of names in the cluster's DNS.
+    All that differs from the pod: it listens on free ports of the loopback interface, the Services that it calls are
+    where ``address_of`` says, and its admin socket, which a pod has to itself, has a name of its own on this machine.
     """
     config: dict[str, Any] = yaml.safe_load(bootstrap)
     ports = free_ports(len(config["static_resources"]["listeners"]))
@@ -58,12 +62,18 @@ def start_before(
     for listener, port in zip(config["static_resources"]["listeners"], ports, strict=True):
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
         urls[listener["name"]] = f"http://127.0.0.1:{port}"
+    addresses = [config["admin"]["address"]] if "admin" in config else []
     for cluster in config["static_resources"]["clusters"]:
         (locality,) = cluster["load_assignment"]["endpoints"]
         (one,) = locality["lb_endpoints"]
-        address = {"address": "127.0.0.1", "port_value": addresses[cluster["name"]]}
-        one["endpoint"]["address"]["socket_address"] = address
-    return urls["requests"], start_envoy(processes, name, config, flags)
+        addresses.append(one["endpoint"]["address"])
+    for address in addresses:
+        if "pipe" in address:
+            address["pipe"] = {"path": f"{address['pipe']['path']}-{ports[0]}"}
+        else:
+            host, port = address_of(address["socket_address"]["address"].partition(".")[0])
+            address["socket_address"] = {"address": host, "port_value": port}
+    return urls, start_envoy(processes, name, config, flags)
 
 
 def _listens(process: Process, port: int) -> bool:

@@ -42,7 +42,14 @@ def test_the_model_field_adds_one_deployment_that_takes_what_has_no_header(by_mo
     assert [f"{one['kind']}: {text}" for one in objects for text in problems(one)] == []
     without = kubernetes_objects(record("staging", preview=True))
     added = Counter(one["kind"] for one in objects) - Counter(one["kind"] for one in without)
-    assert added == {"Deployment": 1, "Service": 1, "ConfigMap": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 2}
+    assert added == {
+        "Deployment": 1,
+        "Service": 1,
+        "ConfigMap": 1,
+        "PodDisruptionBudget": 1,
+        "NetworkPolicy": 2,
+        "ServiceMonitor": 1,
+    }
     (ingress,) = (one for one in objects if one["kind"] == "Ingress")
     action = json.loads(ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/actions.default-tier"])
     assert action["forwardConfig"]["targetGroups"] == [{"serviceName": "front-envoy", "servicePort": 80}]

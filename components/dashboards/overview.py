@@ -55,8 +55,9 @@ class Panel:
     """Where the axis begins; None: where the figures do."""
 
 
-def dashboard() -> str:
-    """Give the dashboard as JSON."""
+def dashboard(*, by_model: bool = False) -> str:
+    """Give the dashboard as JSON; ``by_model``: there are Envoys that route by model."""
+    panels = (*PANELS, *MODEL_ROUTER_PANELS) if by_model else PANELS
     document = {
         "uid": "frugal-llm-overview",
         "title": "frugal-llm: tiers",
@@ -66,7 +67,7 @@ def dashboard() -> str:
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
         "templating": {"list": [_tier_variable()]},
-        "panels": [_drawn(panel, number) for number, panel in enumerate(PANELS)],
+        "panels": [_drawn(panel, number) for number, panel in enumerate(panels)],
     }
     return json.dumps(document, indent=1)
 
@@ -312,6 +313,47 @@ PANELS: Final = (
         "Share of time in which any kernel ran: high also when the GPU waits for its memory.",
     ),
 )
+
+_BY_MODEL: Final = tier_queries.OF_MODEL_ROUTER
+_OF_REQUESTS: Final = f'{_BY_MODEL},envoy_http_conn_manager_prefix="requests"'
+
+MODEL_ROUTER_PANELS: Final = (
+    Panel(
+        "By model field: requests",
+        "reqps",
+        (
+            Query(
+                "sum by (envoy_cluster_name) "
+                f'(rate(envoy_cluster_upstream_rq_total{{{_BY_MODEL},envoy_cluster_name=~"$tier"}}[5m]))',
+                "{{envoy_cluster_name}}",
+            ),
+            Query(
+                f"sum by (envoy_response_code_class) (rate(envoy_http_downstream_rq_xx{{{_OF_REQUESTS}}}[5m]))",
+                "answered {{envoy_response_code_class}}xx",
+            ),
+        ),
+        "Sent to a tier's router by the two Envoys of routing.byModelField, and what they answered, by status: 4xx "
+        "with their own 404 and 413, 5xx with their own 503.",
+    ),
+    Panel(
+        "By model field: open",
+        "short",
+        (Query(f"sum by (pod) (envoy_http_downstream_rq_active{{{_OF_REQUESTS}}})", "{{pod}}"),),
+        "Requests whose body comes, that a tier's router holds, or that are being answered. Those of a pod that is "
+        "replaced have its drain to end.",
+    ),
+    Panel(
+        "By model field: memory",
+        "percent",
+        (
+            Query(
+                f"max by (pod) (envoy_overload_envoy_resource_monitors_fixed_heap_pressure{{{_BY_MODEL}}})", "{{pod}}"
+            ),
+        ),
+        "Of what Envoy may take for bodies. From 95 % it answers 503 until some are gone.",
+    ),
+)
+"""Only where ``routing.byModelField`` is on."""
 
 
 def _tier_variable() -> dict[str, Any]:

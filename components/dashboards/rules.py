@@ -17,7 +17,7 @@ from components.dashboards.objectives import (
 )
 from components.dashboards.rule import alert, constant, record
 from components.dashboards.watching import watching_alerts
-from components.names import KEDA_NAMESPACE, SERVING_NAMESPACE
+from components.names import KEDA_NAMESPACE, MODEL_ROUTER, SERVING_NAMESPACE
 from planning.plan import Forecast, TierPlan
 from planning.rates import stack_rates
 
@@ -37,9 +37,12 @@ SPOT_NODE_HOURS: Final = 6
 _SERVING: Final = f'namespace="{SERVING_NAMESPACE}"'
 
 
-def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: int) -> list[dict[str, Any]]:
+def rule_groups(
+    tiers: Sequence[TierPlan], forecast: Forecast, retention_days: int, *, by_model: bool = False
+) -> list[dict[str, Any]]:
     """Give all groups; what depends on a tier's plan once for each tier.
 
+    ``by_model``: there are Envoys that route by model.
     Raises ``KeyError`` when the forecast is not of these tiers.
     """
     rates = stack_rates(tiers, forecast)
@@ -57,6 +60,7 @@ def rule_groups(tiers: Sequence[TierPlan], forecast: Forecast, retention_days: i
         {"name": "frugal-llm.capacity", "rules": [*_capacity_alerts(), *map(_slow_wake, awakened)]},
         {"name": "frugal-llm.money", "rules": money},
         {"name": "frugal-llm.wake-path", "rules": [*_autoscaler_alerts(), *map(_router_unseen, tiers)]},
+        *([{"name": "frugal-llm.by-model", "rules": _model_router_alerts()}] if by_model else []),
         {"name": "frugal-llm.prometheus", "rules": watching_alerts()},
     ]
 
@@ -166,13 +170,42 @@ def _autoscaler_alerts() -> list[dict[str, Any]]:
 def _router_unseen(tier: TierPlan) -> dict[str, Any]:
     return alert(
         "RouterNotScraped",
-        f"absent(up{{{tier_queries.of_router(tier.name)}}} == 1)",
+        _none_is_scraped(tier_queries.of_router(tier.name)),
         after="2m",
         severity="critical",
         summary=f"Prometheus does not see the router of tier {tier.name}",
         description="Without its metrics the tier neither wakes nor grows.",
         labels={"tier": tier.name},
     )
+
+
+def _model_router_alerts() -> list[dict[str, Any]]:
+    """One of the two that is away serves as before, and the chart's own alerts tell of it."""
+    deployment = f'{_SERVING},deployment="{MODEL_ROUTER}"'
+    return [
+        alert(
+            "ModelRouterNotReady",
+            f"sum(kube_deployment_status_replicas_ready{{{deployment}}}) == 0",
+            after="1m",
+            severity="critical",
+            summary="None of the Envoys of routing.byModelField is ready",
+            description="Requests without the routing header reach no tier; those with it do. Look at the pods "
+            "front-envoy in the namespace llm: memory, their nodes, the load balancer's readiness gate.",
+        ),
+        alert(
+            "ModelRouterNotScraped",
+            _none_is_scraped(tier_queries.OF_MODEL_ROUTER),
+            after="2m",
+            severity="critical",
+            summary="Prometheus does not see the Envoys of routing.byModelField",
+            description="Ready ones serve, and only their panels are empty; but short of memory they answer 503 to "
+            "everybody, Prometheus too. Look at the pods front-envoy in the namespace llm.",
+        ),
+    ]
+
+
+def _none_is_scraped(matcher: str) -> str:
+    return f"absent(up{{{matcher}}} == 1)"
 
 
 def _spot_alert() -> dict[str, Any]:

@@ -55,6 +55,7 @@ def _series(plan: Plan, nodes: list[Node]) -> dict[str, tuple[float, float]]:
         'prometheus_build_info{namespace="monitoring"}': (1, 0),
         'DCGM_FI_DEV_GPU_UTIL{modelName="NVIDIA L4",gpu="0"}': (60, 0),
     }
+    found |= _model_router([tier.name for tier in plan.tiers])
     for tier in plan.tiers:
         found |= _router(tier)
         pods = [node for node in nodes if node.tier == tier.name]
@@ -84,6 +85,25 @@ def _router(tier: TierPlan) -> Series:
             for outcome, rate in outcomes.items()
         },
         **_histogram("llm_d_epp_request_ttft_seconds", f'{labels},streaming="true"', 0.5, REQUESTS_PER_SECOND),
+    }
+
+
+def _model_router(tiers: list[str]) -> Series:
+    """One of the two Envoys that route by model, with the requests of all tiers."""
+    labels = 'namespace="llm",service="front-envoy",pod="front-envoy-1"'
+    of_requests = f'{labels},envoy_http_conn_manager_prefix="requests"'
+    return {
+        f"up{{{labels}}}": (1, 0),
+        f"envoy_http_downstream_rq_active{{{of_requests}}}": (RUNNING, 0),
+        f'envoy_http_downstream_rq_xx{{{of_requests},envoy_response_code_class="2"}}': (
+            0,
+            REQUESTS_PER_SECOND * len(tiers),
+        ),
+        f"envoy_overload_envoy_resource_monitors_fixed_heap_pressure{{{labels}}}": (40, 0),
+        **{
+            f'envoy_cluster_upstream_rq_total{{{labels},envoy_cluster_name="{tier}"}}': (0, REQUESTS_PER_SECOND)
+            for tier in tiers
+        },
     }
 
 

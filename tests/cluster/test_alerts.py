@@ -32,6 +32,8 @@ STALE = f"llm_d_epp_flow_control_stale_endpoints{{{ROUTER}}}"
 UP = f"up{{{ROUTER}}}"
 WAITING = f"vllm:num_requests_waiting{{{ENGINE}}}"
 GENERATED = f"vllm:generation_tokens_total{{{ENGINE}}}"
+READY_BY_MODEL = 'kube_deployment_status_replicas_ready{namespace="llm",deployment="front-envoy"}'
+BY_MODEL = 'namespace="llm",service="front-envoy"'
 KEDA = 'keda_build_info{namespace="keda"}'
 KEDA_ERRORS = 'keda_scaler_detail_errors_total{namespace="keda",scaledObject="fast-engine"}'
 BUILD = f"prometheus_build_info{{{MONITORING}}}"
@@ -121,6 +123,11 @@ FIRING: dict[str, list[Case]] = {
         Case("it does not answer", "10m", {UP: "0+0x40"}, OF_TIER),
         Case("it is not there", "10m", {KEDA: "1+0x40"}, OF_TIER),
     ],
+    "ModelRouterNotReady": [Case("both are away", "10m", {READY_BY_MODEL: "2+0x10 0+0x40"})],
+    "ModelRouterNotScraped": [
+        Case("neither answers", "10m", {f'up{{{BY_MODEL},pod="{pod}"}}': "0+0x40" for pod in "ab"}),
+        Case("they are not there", "10m", {KEDA: "1+0x40"}),
+    ],
     "Watchdog": [Case("rules are evaluated", "5m", {UP: "1+0x40"})],
     "PrometheusWasAway": [Case("for ten minutes of the last hour", "2h", {BUILD: "1+0x180 _x20 1+0x60"})],
     "PrometheusVolumeFills": [
@@ -180,6 +187,13 @@ SILENT: dict[str, list[Case]] = {
     "MonthAboveBudget": [Case("744 hours at 6.5 are 4,836", "8h", nodes(0, 3, "1+0x300"), interval="2m")],
     "AutoscalerDown": [Case("KEDA is seen", "10m", {KEDA: "1+0x40"})],
     "AutoscalerSeesErrors": [Case("errors were", "10m", {KEDA_ERRORS: "7+0x40"})],
+    "ModelRouterNotReady": [
+        Case("one is", "10m", {READY_BY_MODEL: "2+0x10 1+0x40"}),
+        Case("a roll took both for half a minute", "10m", {READY_BY_MODEL: "2+0x17 0 1+0x40"}),
+    ],
+    "ModelRouterNotScraped": [
+        Case("one of two answers", "10m", {f'up{{{BY_MODEL},pod="{pod}"}}': f"{up}+0x40" for pod, up in ("a0", "b1")}),
+    ],
     "RouterNotScraped": [Case("it answers", "10m", {UP: "1+0x40"})],
     "PrometheusWasAway": [
         Case("it was not", "2h", {BUILD: "1+0x240"}),
@@ -206,7 +220,7 @@ def _cases(table: Mapping[str, list[Case]]) -> list[object]:
 
 def _groups(alert: str) -> Groups:
     """All rules; sums over a month take their time, so they run only where they matter."""
-    groups = rule_groups([TIER], PLANNED, 35)
+    groups = rule_groups([TIER], PLANNED, 35, by_model=True)
     return [group for group in groups if group["name"] != "frugal-llm.month" or alert == "MonthAboveBudget"]
 
 
@@ -216,7 +230,8 @@ def _severity(alert: str) -> str:
 
 
 def test_every_alert_is_here_and_only_the_watchdog_is_never_silent() -> None:
-    alerts = {rule["alert"] for group in rule_groups([TIER], PLANNED, 35) for rule in group["rules"] if "alert" in rule}
+    groups = rule_groups([TIER], PLANNED, 35, by_model=True)
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
     assert FIRING.keys() == alerts
     assert SILENT.keys() == alerts - {"Watchdog"}
 

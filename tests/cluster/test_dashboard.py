@@ -21,7 +21,7 @@ import yaml
 
 from actuals import prometheus as asked
 from components.dashboards.costs import POOL_USD, PRICE, TIER_USD
-from components.dashboards.overview import PANELS, Panel, Query
+from components.dashboards.overview import MODEL_ROUTER_PANELS, PANELS, Panel, Query
 from components.dashboards.rules import rule_groups
 from planning.plan import Plan, TierPlan
 from planning.rates import stack_rates
@@ -167,7 +167,7 @@ def _expression(query: Query) -> str:
     return query.expression.replace("$tier", ".*")
 
 
-QUERIES: Final = [(panel, query) for panel in PANELS for query in panel.queries]
+QUERIES: Final = [(panel, query) for panel in (*PANELS, *MODEL_ROUTER_PANELS) for query in panel.queries]
 
 
 def test_the_hour_has_only_series_that_exist(plan: Plan, nodes: list[hour.Node]) -> None:
@@ -199,6 +199,7 @@ def test_traffic_and_tokens_are_those_of_the_hour(server: Server, plan: Plan) ->
     vllm = [tier.name for tier in plan.tiers if tier.engine == "vllm"]
     of_all: dict[str, tuple[str, float, list[str]]] = {
         "Requests": ("{{tier}}", hour.REQUESTS_PER_SECOND, everybody),
+        "By model field: requests": ("{{envoy_cluster_name}}", hour.REQUESTS_PER_SECOND, everybody),
         "Held in the router": ("{{tier}}", hour.QUEUE, everybody),
         "Refused and failed, by status": ("{{tier}} 429", hour.REFUSED_PER_SECOND, everybody),
         "Output tokens": ("{{tier}} vLLM", hour.REQUESTS_PER_SECOND * hour.OUTPUT_TOKENS, vllm),

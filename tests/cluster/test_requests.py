@@ -18,9 +18,9 @@ from contextlib import contextmanager
 
 import pytest
 import requests
-import yaml
 
 from components.envoy_config import ENVOY_CONFIG_KEY
+from components.model_router_config import ARGUMENTS
 from components.names import MODEL_ROUTER, NAME_LABEL, PROJECT, SERVING_NAMESPACE
 from tests import harness
 from tests.cluster.build import Tools
@@ -29,7 +29,7 @@ from tests.cluster.figures import Record, record_figure
 from tests.cluster.load_balancer import balancer_bootstrap
 from tests.cluster.processes import free_ports, wait_until
 from tests.cluster.serving import Pace, ServingStack, recorded, serving_stack
-from tests.envoy import start_envoy
+from tests.envoy import start_before, start_envoy
 
 DESTINATION = "x-gateway-destination-endpoint"
 MODEL_ID = "meta-llama/Llama-3.1-8B-Instruct"
@@ -163,17 +163,10 @@ def by_model(stack: ServingStack) -> str:
     routing = {"defaultTier": "fast", "byModelField": True}
     objects = harness.kubernetes_objects(harness.record_with("dev", preview=False, routing=routing), "ConfigMap")
     (config,) = (one for one in objects if one["metadata"].get("labels", {}).get(NAME_LABEL) == MODEL_ROUTER)
-    bootstrap = yaml.safe_load(config["data"][ENVOY_CONFIG_KEY])
-    for cluster in bootstrap["static_resources"]["clusters"]:
-        (one,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-        address = one["endpoint"]["address"]["socket_address"]
-        address["address"], address["port_value"] = stack.address_of(address["address"].partition(".")[0])
-    requests_port, ready_port = free_ports(2)
-    for listener in bootstrap["static_resources"]["listeners"]:
-        port = ready_port if listener["name"] == "ready" else requests_port
-        listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
-    start_envoy(stack.plane.processes, "front", bootstrap)
-    return f"http://127.0.0.1:{requests_port}"
+    urls, _ = start_before(
+        stack.plane.processes, "front", config["data"][ENVOY_CONFIG_KEY], stack.address_of, ARGUMENTS
+    )
+    return urls["requests"]
 
 
 def test_without_a_header_the_model_field_chooses_and_a_sleeping_tier_is_held_for(

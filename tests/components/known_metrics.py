@@ -44,6 +44,13 @@ ENDPOINT_PICKER = {
     "llm_d_epp_request_error_total",
     "llm_d_epp_request_ttft_seconds_bucket",
 }
+ENVOY = {
+    # Envoy's own /stats/prometheus; looked for there in test_model_router_config.py
+    "envoy_cluster_upstream_rq_total",
+    "envoy_http_downstream_rq_xx",
+    "envoy_http_downstream_rq_active",
+    "envoy_overload_envoy_resource_monitors_fixed_heap_pressure",
+}
 KEDA = {
     # kedacore/keda 2.20.2, pkg/metricscollector/prommetrics.go
     "keda_build_info",
@@ -67,7 +74,9 @@ OTHERS = {
     # kubernetes/kubernetes, pkg/kubelet/metrics/collectors/volume_stats.go
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",
-    "kube_deployment_spec_replicas",  # kubernetes/kube-state-metrics, docs/metrics/workload/deployment-metrics.md
+    # kubernetes/kube-state-metrics, docs/metrics/workload/deployment-metrics.md
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_replicas_ready",
     "DCGM_FI_DEV_GPU_UTIL",  # NVIDIA/dcgm-exporter, etc/default-counters.csv
 }
-EXISTING = VLLM | LLAMA_CPP | ENDPOINT_PICKER | KEDA | PROMETHEUS | OTHERS
+EXISTING = VLLM | LLAMA_CPP | ENDPOINT_PICKER | ENVOY | KEDA | PROMETHEUS | OTHERS

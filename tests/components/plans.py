@@ -12,6 +12,7 @@ from planning.plan import (
     Forecast,
     LlamaCppLimits,
     ModelRouterPlan,
+    ModelRouterTimeouts,
     PodResources,
     ReplicaRange,
     RolePlan,
@@ -242,6 +243,15 @@ MODEL_ROUTER = ModelRouterPlan(
     cpu_millicores=150,
     memory_mib=176,
     max_body_mib=1,
+    timeouts=ModelRouterTimeouts(
+        idle_s=810,
+        connection_s=7,
+        keepalive_idle_s=10,
+        keepalive_interval_s=5,
+        keepalive_probes=3,
+        drain_s=105,
+        grace_s=110,
+    ),
     tier_of_model={
         "fast": "fast",
         "quality": "quality",

@@ -7,12 +7,13 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
 from components import versions
 from components.model_router import ModelRouter, ModelRouterArgs
 from components.model_router_config import envoy_bootstrap
 from tests.components.building import stand_in
-from tests.components.plans import BY_MODEL, FAST, MODEL_ROUTER
+from tests.components.plans import BY_MODEL, MODEL_ROUTER
 from tests.components.serving import object_of, pod_of, pods_that_can_write_to_their_image, restricted_violations
 from tests.harness import Recording, component_under_test, destroy_reachability, kubernetes_objects
 from tests.schemas.checker import problems
@@ -29,7 +30,12 @@ def model_router(*, preview: bool = False) -> Recording:
     def factory(opts: pulumi.ResourceOptions) -> None:
         served = [stand_in("tier", opts)]
         args = ModelRouterArgs(
-            plan=MODEL_ROUTER, tiers=BY_MODEL, namespace="llm", vpc_cidr="10.42.0.0/16", served=served
+            plan=MODEL_ROUTER,
+            tiers=BY_MODEL,
+            namespace="llm",
+            vpc_cidr="10.42.0.0/16",
+            served=served,
+            prometheus=stand_in("prometheus", opts),
         )
         ModelRouter(NAME, args, opts)
 
@@ -59,6 +65,7 @@ def test_it_consists_of_these_objects_which_the_api_server_would_take(made: Reco
         "NetworkPolicy",
         "PodDisruptionBudget",
         "Service",
+        "ServiceMonitor",
     ]
     assert [text for one in objects for text in problems(one)] == []
 
@@ -91,10 +98,9 @@ def test_a_roll_takes_one_after_the_other_and_needs_no_room_for_a_third(made: Re
 
 
 def test_answers_may_end_before_envoy_hears_of_its_end(made: Recording) -> None:
-    times = FAST.timeouts
-    drain = container(made)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert drain == times.pre_stop_s + times.shutdown_s, "as long as an engine may take"
-    assert pod_of(made, NAME)["terminationGracePeriodSeconds"] == times.grace_s > drain
+    times = MODEL_ROUTER.timeouts
+    assert container(made)["lifecycle"]["preStop"]["sleep"]["seconds"] == times.drain_s
+    assert pod_of(made, NAME)["terminationGracePeriodSeconds"] == times.grace_s > times.drain_s
 
 
 def test_the_container_is_envoy_with_its_configuration_and_the_planned_resources(made: Recording) -> None:
@@ -113,14 +119,18 @@ def test_the_container_is_envoy_with_its_configuration_and_the_planned_resources
     assert volume["configMap"]["name"] == config["metadata"]["name"], "a new text rolls the pods"
 
 
-def test_the_load_balancer_may_reach_it_and_it_may_reach_the_routers_only(made: Recording) -> None:
+def test_the_load_balancer_and_prometheus_may_reach_it_and_it_may_reach_the_routers_only(made: Recording) -> None:
     policy = object_of(made, "NetworkPolicy", NAME)["spec"]
     assert policy["podSelector"] == {"matchLabels": LABELS}
     assert policy["ingress"] == [
         {
             "from": [{"ipBlock": {"cidr": "10.42.0.0/16"}}],
             "ports": [{"protocol": "TCP", "port": 8081}, {"protocol": "TCP", "port": 19001}],
-        }
+        },
+        {
+            "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "ports": [{"protocol": "TCP", "port": 19002}],
+        },
     ]
     routers = {"app.kubernetes.io/component": "router", "app.kubernetes.io/part-of": "frugal-llm"}
     to_routers = [{"protocol": "TCP", "port": 8081}]
@@ -136,7 +146,25 @@ def test_the_load_balancer_may_reach_it_and_it_may_reach_the_routers_only(made: 
 def test_the_service_sends_to_its_pods(made: Recording) -> None:
     service = object_of(made, "Service", NAME)["spec"]
     assert service["selector"] == LABELS
-    assert service["ports"] == [{"name": "http", "port": 80, "targetPort": 8081}]
+    assert service["ports"] == [
+        {"name": "http", "port": 80, "targetPort": 8081},
+        {"name": "metrics", "port": 19002, "targetPort": 19002},
+    ]
+
+
+def test_prometheus_finds_its_metrics_where_envoy_shows_them(made: Recording) -> None:
+    monitor = object_of(made, "ServiceMonitor", NAME)
+    assert monitor["metadata"]["labels"] == {**LABELS, "release": "prometheus"}
+    assert monitor["spec"]["selector"] == {"matchLabels": LABELS}
+    (where,) = monitor["spec"]["endpoints"]
+    assert where == {"port": "metrics", "path": "/stats/prometheus", "params": {"usedonly": [""]}}
+    service = object_of(made, "Service", NAME)
+    assert service["metadata"]["labels"] == LABELS
+    (target,) = (one["targetPort"] for one in service["spec"]["ports"] if one["name"] == where["port"])
+    bootstrap = yaml.safe_load(envoy_bootstrap(MODEL_ROUTER, BY_MODEL))
+    listeners = {one["name"]: one["address"]["socket_address"] for one in bootstrap["static_resources"]["listeners"]}
+    assert listeners["metrics"] == {"address": "0.0.0.0", "port_value": target}
+    assert destroy_reachability(made, "front-envoy-service-monitor", "prometheus")
 
 
 def test_it_starts_after_the_tiers_that_it_looks_up_and_goes_before_them(made: Recording) -> None:

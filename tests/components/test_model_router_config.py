@@ -22,12 +22,13 @@ import pytest
 import requests
 import yaml
 
-from components.envoy_config import ROUTING_HEADERS
+from components.envoy_config import METRICS_PATH, ROUTING_HEADERS
 from components.model_router_config import ARGUMENTS, envoy_bootstrap
 from planning.plan import ModelRouterPlan
 from tests.cluster.processes import Process, Processes, free_ports, wait_until
+from tests.components.known_metrics import ENVOY as ENVOY_METRICS
 from tests.components.plans import BY_MODEL as TIERS
-from tests.components.plans import FAST, QUALITY, SMALL
+from tests.components.plans import FAST, QUALITY
 from tests.components.plans import MODEL_ROUTER as PLAN
 from tests.envoy import complaints, needs_envoy, start_before
 
@@ -45,6 +46,14 @@ def bootstrap(plan: ModelRouterPlan = PLAN) -> dict[str, Any]:
     return yaml.safe_load(envoy_bootstrap(plan, TIERS))
 
 
+def with_times(**seconds: int) -> ModelRouterPlan:
+    return replace(PLAN, timeouts=replace(PLAN.timeouts, **seconds))
+
+
+def tier_clusters() -> list[dict[str, Any]]:
+    return [one for one in bootstrap()["static_resources"]["clusters"] if one["name"] in {tier.name for tier in TIERS}]
+
+
 def manager(plan: ModelRouterPlan = PLAN) -> dict[str, Any]:
     (listener,) = [one for one in bootstrap(plan)["static_resources"]["listeners"] if one["name"] == "requests"]
     return listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -55,12 +64,19 @@ def routes(plan: ModelRouterPlan = PLAN) -> list[dict[str, Any]]:
     return host["routes"]
 
 
-def test_a_request_may_wait_as_long_as_the_slowest_tier_lets_it() -> None:
-    slow = replace(QUALITY, timeouts=replace(QUALITY.timeouts, alb_idle_s=3000))
-    found = yaml.safe_load(envoy_bootstrap(PLAN, (FAST, slow, SMALL)))
+def test_a_request_may_wait_as_long_as_planned_and_a_connection_is_kept_as_long() -> None:
+    found = bootstrap(with_times(idle_s=3000, connection_s=6))
     text = json.dumps(found)
     assert set(re.findall(r'"idle_timeout": "(\d+s)"', text)) == {"3000s", "0s"}
+    assert set(re.findall(r'"max_connection_duration": "(\d+s)"', text)) == {"6s"}
     assert all(one["route"]["timeout"] == "0s" for one in routes() if "route" in one)
+
+
+def test_a_lost_router_is_noticed_within_the_planned_time() -> None:
+    for cluster in tier_clusters():
+        probes = cluster["upstream_connection_options"]["tcp_keepalive"]
+        seconds = probes["keepalive_time"] + probes["keepalive_interval"] * probes["keepalive_probes"]
+        assert seconds == PLAN.timeouts.lost_router_s == 25
 
 
 def test_no_request_is_sent_twice() -> None:
@@ -70,7 +86,7 @@ def test_no_request_is_sent_twice() -> None:
 def test_each_tiers_router_is_called_by_its_service() -> None:
     addresses = {
         one["name"]: one["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
-        for one in bootstrap()["static_resources"]["clusters"]
+        for one in tier_clusters()
     }
     assert addresses == {
         tier: {"address": f"{tier}-router.llm.svc.cluster.local", "port_value": 80}
@@ -191,6 +207,7 @@ class Front:
     """A running Envoy and what stands behind it."""
 
     url: str
+    metrics_url: str
     process: Process
     tiers: Tiers
     ports: dict[str, int]
@@ -214,6 +231,13 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     running.stop_all()
 
 
+def started(processes: Processes, name: str, bootstrap: str, ports: dict[str, int]) -> tuple[dict[str, str], Process]:
+    def address_of(service: str) -> tuple[str, int]:
+        return "127.0.0.1", ports[service.removesuffix("-router")]
+
+    return start_before(processes, name, bootstrap, address_of, ARGUMENTS)
+
+
 @pytest.fixture(scope="module")
 def shared(processes: Processes) -> Iterator[Front]:
     tiers = Tiers()
@@ -227,7 +251,8 @@ def shared(processes: Processes) -> Iterator[Front]:
     # Nobody listens where the router of the tier small should.
     ports = {tier: server.server_port for tier, server in servers.items()} | {"small": free_ports(1)[0]}
     try:
-        yield Front(*start_before(processes, "front", envoy_bootstrap(PLAN, TIERS), ports, ARGUMENTS), tiers, ports)
+        urls, process = started(processes, "front", envoy_bootstrap(PLAN, TIERS), ports)
+        yield Front(urls["requests"], urls["metrics"], process, tiers, ports)
     finally:
         # Its connections end, and with them the threads of the stubs.
         processes.stop_all()
@@ -399,6 +424,33 @@ def test_only_v1_is_routed(front: Front, path: str) -> None:
 
 
 @needs_envoy
+def test_its_metrics_are_shown_and_what_else_its_admin_interface_can_do_is_not(front: Front) -> None:
+    assert front.reached({"model": "quality"}) == "quality"
+    assert front.post({"model": "gpt-6"}).status_code == 404
+
+    def shown() -> dict[str, float]:
+        text = requests.get(front.metrics_url + METRICS_PATH, params={"usedonly": ""}, timeout=5).text
+        samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    of_requests = 'envoy_http_conn_manager_prefix="requests"'
+    refused = f'envoy_http_downstream_rq_xx{{envoy_response_code_class="4",{of_requests}}}'
+    # It looks at its memory for the first time after a second.
+    wait_until(lambda: {name.partition("{")[0] for name in shown()} >= ENVOY_METRICS, "all are there", seconds=15)
+    found = shown()
+    assert found[refused] > 0
+    assert found['envoy_cluster_upstream_rq_total{envoy_cluster_name="quality"}'] > 0
+    for path in ("/", "/stats", "/config_dump", "/stats/prometheus/", "/stats/prometheus/../../config_dump"):
+        connection = socket.create_connection(("127.0.0.1", urlsplit(front.metrics_url).port or 0), timeout=5)
+        with connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 404"), path
+    for path in ("/quitquitquit", "/stats/prometheus"):
+        assert requests.post(front.metrics_url + path, timeout=5).status_code == 404
+    front.process.check()
+
+
+@needs_envoy
 def test_an_error_of_the_tier_passes_as_it_is(front: Front) -> None:
     answer = front.post({"model": "quality"}, {"X-Test": "full"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
@@ -429,8 +481,8 @@ def test_a_client_that_leaves_while_it_is_held_is_not_held_any_longer(front: Fro
 
 @needs_envoy
 def test_connections_are_not_kept_until_a_routers_old_pod_ends(front: Front, processes: Processes) -> None:
-    brief = [replace(tier, timeouts=replace(tier.timeouts, pre_stop_s=2)) for tier in TIERS]
-    url, _ = start_before(processes, "brief", envoy_bootstrap(PLAN, brief), front.ports, ARGUMENTS)
+    urls, _ = started(processes, "brief", envoy_bootstrap(with_times(connection_s=1), TIERS), front.ports)
+    url = urls["requests"]
     with replace(front, url=url).post({"model": "quality"}, {"X-Test": "stream"}, stream=True) as answer:
         lines = answer.iter_lines()
         assert next(lines) == b"data: 1"
@@ -443,7 +495,7 @@ def test_connections_are_not_kept_until_a_routers_old_pod_ends(front: Front, pro
     time.sleep(1.5)
     replace(front, url=url).reached({"model": "quality"})
     first, second, third, last = [seen.connection for seen in front.tiers.seen]
-    assert first != second == third != last, "a new one when half of the time is over, and the same before"
+    assert first != second == third != last, "a new one when its time is over, and the same before"
 
 
 @needs_envoy
@@ -451,9 +503,8 @@ def test_silence_ends_a_request_after_the_tiers_time_out_and_not_after_envoys_ow
     front: Front, processes: Processes
 ) -> None:
     # Envoy's own is 5 minutes, less than some cold starts.
-    hasty = [replace(tier, timeouts=replace(tier.timeouts, alb_idle_s=1)) for tier in TIERS]
-    url, _ = start_before(processes, "hasty", envoy_bootstrap(PLAN, hasty), front.ports, ARGUMENTS)
-    answer = replace(front, url=url).post({"model": "quality"}, {"X-Test": "hold"})
+    urls, _ = started(processes, "hasty", envoy_bootstrap(with_times(idle_s=1), TIERS), front.ports)
+    answer = replace(front, url=urls["requests"]).post({"model": "quality"}, {"X-Test": "hold"})
     assert answer.status_code == 504
     assert 0.9 < answer.elapsed.total_seconds() < 10
     assert answer.json()["error"]["code"] == "router_unavailable"
@@ -475,13 +526,17 @@ def test_an_envoy_short_of_memory_says_when_to_come_back(tmp_path: Path) -> None
     processes = Processes(tmp_path)
     try:
         ports = dict.fromkeys(("fast", "quality", "small"), free_ports(1)[0])
-        url, _ = start_before(processes, "small", envoy_bootstrap(plan, TIERS), ports, ARGUMENTS)
+        urls, _ = started(processes, "small", envoy_bootstrap(plan, TIERS), ports)
 
         def refused() -> list[requests.Response]:
-            answer = requests.post(url + CHAT, data=json.dumps({"model": "gpt-6"}), headers=JSON, timeout=5)
+            answer = requests.post(
+                urls["requests"] + CHAT, data=json.dumps({"model": "gpt-6"}), headers=JSON, timeout=5
+            )
             return [answer] if answer.status_code != 404 else []
 
         (answer,) = wait_until(refused, "Envoy has looked at its memory", seconds=10)
+        scraped = requests.get(urls["metrics"] + METRICS_PATH, timeout=5)
+        assert scraped.status_code == 503, "an alert says so"
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert answer.json()["error"]["code"] == "router_unavailable"
     finally:

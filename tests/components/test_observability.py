@@ -18,7 +18,7 @@ import pytest
 from components import versions
 from components.dashboards import costs, month, objectives, rules, watching
 from components.dashboards.costs import cost_rules
-from components.dashboards.overview import PANELS, dashboard
+from components.dashboards.overview import MODEL_ROUTER_PANELS, PANELS, dashboard
 from components.dashboards.rules import rule_groups
 from components.names import MONITORING_NAMESPACE, PROMETHEUS_RELEASE, PROMETHEUS_URL
 from components.observability import Observability, ObservabilityArgs
@@ -182,7 +182,7 @@ def test_the_api_server_would_take_every_object(whole: Recording) -> None:
 
 def alerts() -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for group in rule_groups(TIERS, FORECAST, 35):
+    for group in rule_groups(TIERS, FORECAST, 35, by_model=True):
         for rule in group["rules"]:
             if "alert" in rule:
                 found.setdefault(rule["alert"], []).append(rule)
@@ -196,6 +196,8 @@ def test_these_alerts_exist() -> None:
         "LatencyAboveTarget",
         "LatencyBudgetBurns",
         "LatencyBudgetBurnsFast",
+        "ModelRouterNotReady",
+        "ModelRouterNotScraped",
         "MonthAboveBudget",
         "PrometheusKeepsLessThanAsked",
         "PrometheusVolumeFills",
@@ -307,13 +309,15 @@ def test_a_router_that_prometheus_does_not_see_is_told_for_each_tier() -> None:
 
 # Metrics -------------------------------------------------------------------------------------------------------------
 
-_SCRAPED = re.compile(r"^(vllm:|llamacpp:|llm_d_epp_|keda_|kube_|kubelet_|prometheus_|DCGM_)|^up$")
+_SCRAPED = re.compile(
+    r"^(vllm:|llamacpp:|llm_d_epp_|envoy_(?!cluster_name|http_conn|response_code)|keda_|kube_|kubelet_|prometheus_|DCGM_)|^up$"
+)
 
 
 def expressions() -> Iterator[str]:
-    for group in rule_groups(TIERS, FORECAST, 35):
+    for group in rule_groups(TIERS, FORECAST, 35, by_model=True):
         yield from (rule["expr"] for rule in group["rules"])
-    for panel in PANELS:
+    for panel in (*PANELS, *MODEL_ROUTER_PANELS):
         yield from (query.expression for query in panel.queries)
 
 
@@ -399,12 +403,29 @@ def test_the_dashboard_shows_what_decides_about_money_and_latency() -> None:
         "Spot",
         "GPU",
     ]
-    assert all(panel.description for panel in PANELS)
+    assert all(panel.description for panel in (*PANELS, *MODEL_ROUTER_PANELS))
+
+
+def test_the_envoys_that_route_by_model_are_watched_and_shown_only_where_there_are_some() -> None:
+    names: dict[bool, set[str]] = {}
+    titles: dict[bool, set[str]] = {}
+    for by_model in (False, True):
+        made = observability(by_model=by_model)
+        (rule,) = kubernetes_objects(made, "PrometheusRule")
+        names[by_model] = {one["alert"] for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one}
+        (config,) = kubernetes_objects(made, "ConfigMap")
+        (text,) = config["data"].values()
+        titles[by_model] = {panel["title"] for panel in json.loads(text)["panels"]}
+    assert names[True] - names[False] == {"ModelRouterNotReady", "ModelRouterNotScraped"}
+    assert titles[True] - titles[False] == {panel.title for panel in MODEL_ROUTER_PANELS}
+    assert names[False] < names[True]
+    assert titles[False] < titles[True]
 
 
 def test_panels_stand_side_by_side_and_never_on_each_other() -> None:
-    places = [panel["gridPos"] for panel in json.loads(dashboard())["panels"]]
+    panels = json.loads(dashboard(by_model=True))["panels"]
+    places = [panel["gridPos"] for panel in panels]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     corners = {(place["x"], place["y"]) for place in places}
     assert len(corners) == len(places)
-    assert len({panel["id"] for panel in json.loads(dashboard())["panels"]}) == len(places)
+    assert len({panel["id"] for panel in panels}) == len(places)

@@ -65,6 +65,30 @@ def test_nothing_is_said_of_models_where_each_has_one_tier_or_the_header_alone_d
     assert not [line for line in plan_config(REGION, twice)[1].warnings if "byModelField" in line]
 
 
+@pytest.mark.parametrize(("unauthenticated", "status"), [("authenticate", 302), ("deny", 401)])
+def test_a_sign_in_that_programs_cannot_pass_is_warned_of(unauthenticated: str, status: int) -> None:
+    provider = {f"{name}Endpoint": f"https://idp.example.com/{name}" for name in ("authorization", "token", "userInfo")}
+    network = {
+        "certificateArn": f"arn:aws:acm:{REGION}:111122223333:certificate/1a2b3c4d-0000-4000-8000-000000000000",
+        "oidc": {
+            "issuer": "https://idp.example.com",
+            **provider,
+            "secretName": "oidc-client",
+            "onUnauthenticated": unauthenticated,
+        },
+    }
+
+    def said(by_model: bool) -> list[str]:
+        config = {"tiers": [tier()], "network": network, "routing": {"byModelField": by_model}}
+        return [line for line in plan_config(REGION, config)[1].warnings if "byModelField" in line]
+
+    assert said(False) == []
+    (line,) = said(True)
+    assert line.startswith("routing.byModelField with network.oidc: ")
+    assert f"answers it {status} " in line
+    assert line.endswith("leave one of them out, and let programs in by the secret apiKey")
+
+
 @pytest.mark.parametrize(("tokens", "body_mib"), [(8192, 1), (43_690, 1), (43_691, 2), (131_072, 3)])
 def test_the_longest_prompt_of_any_tier_fits_at_24_bytes_a_token(tokens: int, body_mib: int) -> None:
     found = model_router(tier(name="short"), tier(name="long", maxModelLen=tokens))

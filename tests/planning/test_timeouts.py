@@ -15,7 +15,15 @@ from planning.cold_start import ColdStart, llama_cpp_cold_start, vllm_cold_start
 from planning.plan import Timeouts
 from planning.stack import plan_config
 from planning.stackfile import read_stack
-from planning.timeouts import timeout_order, timeout_problems, timeout_table, timeouts
+from planning.timeouts import (
+    model_router_order,
+    model_router_table,
+    model_router_timeouts,
+    timeout_order,
+    timeout_problems,
+    timeout_table,
+    timeouts,
+)
 from settings import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +155,72 @@ def test_the_command_prints_every_timeout_of_every_tier_with_what_it_follows_fro
         )
         assert all(line["followsFrom"] for line in lines)
         assert all(relation["holds"] for relation in data[tier.name]["order"])
+
+
+@given(st.lists(COLD_STARTS, min_size=1, max_size=4), st.integers(30, 540))
+def test_the_envoys_that_route_by_model_fit_between_the_load_balancer_and_any_tiers(
+    starts: list[ColdStart], grace_s: int
+) -> None:
+    tiers = [timeouts(start, 3600, grace_s) for start in starts]
+    times = model_router_timeouts(tiers)
+    assert [order for order in model_router_order(times, tiers) if not order.holds] == []
+    assert max(one.envoy_message_s for one in tiers) + 50 == times.idle_s == max(one.alb_idle_s for one in tiers) - 50
+    assert times.drain_s == grace_s - 5
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"idle_s": 920}, ("ALB idle", "idle")),
+        ({"idle_s": 600}, ("idle", "a tier's Envoy")),
+        ({"keepalive_probes": 200}, ("idle", "lost router")),
+        ({"connection_s": 15}, ("a tier's preStop", "connection")),
+        ({"drain_s": 104}, ("drain", "a tier's preStop + shutdown")),
+        ({"grace_s": 105}, ("grace", "drain")),
+    ],
+)
+def test_a_broken_order_of_the_envoys_that_route_by_model_is_refused_with_the_setting(
+    change: dict[str, int], names: tuple[str, str]
+) -> None:
+    settings, plan = planned("prod", routing={"defaultTier": "fast", "byModelField": True})
+    assert timeout_problems(settings, plan.tiers, plan.model_router) == []
+    broken = replace(plan.model_router, timeouts=replace(plan.model_router.timeouts, **change))
+    problems = timeout_problems(settings, plan.tiers, broken)
+    longer, shorter = map(re.escape, names)
+    assert any(re.search(rf"is True: {longer} [\d,]+ s >=? {shorter} [\d,]+ s does", str(one)) for one in problems)
+    assert {one.path for one in problems} == {"frugal-llm:routing.byModelField"}
+
+
+def test_the_command_has_the_envoys_that_route_by_model_where_there_are_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "Pulumi.field.yaml"
+    text = (ROOT / "Pulumi.prod.yaml").read_text()
+    file.write_text(text.replace("defaultTier: fast", "defaultTier: fast, byModelField: true"))
+    assert file.read_text() != text
+    assert main(["timeouts", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "Time-outs of the Envoys of routing.byModelField" in printed
+    assert main(["timeouts", str(file), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    _, plan = planned("prod", routing={"defaultTier": "fast", "byModelField": True})
+    assert list(data) == [*(tier.name for tier in plan.tiers), "routing.byModelField"]
+    found = data["routing.byModelField"]
+    assert {line["name"]: line["seconds"] for line in found["timeouts"]} == {
+        # The longest of the tiers' Envoys, of the tier quality, is 820 s; it has 920 s in the load balancer.
+        "idle": 870,
+        "connection": 7,
+        "lost router": 25,
+        "drain": 105,
+        "grace": 110,
+    }
+    assert [line.seconds for line in model_router_table(plan.model_router.timeouts)] == [870, 7, 25, 105, 110]
+    assert all(relation["holds"] for relation in found["order"])
+    # What holds for the tiers is as it is without the setting.
+    assert main(["timeouts", str(ROOT / "Pulumi.prod.yaml"), "--json"]) == 0
+    del data["routing.byModelField"]
+    assert json.loads(capsys.readouterr().out) == data
 
 
 def test_the_command_refuses_a_stack_whose_order_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
