@@ -172,10 +172,14 @@ class Order:
         """The one does outlast the other."""
         return self.longer_s >= self.shorter_s if self.equal_is_enough else self.longer_s > self.shorter_s
 
+    @property
+    def sign(self) -> str:
+        """What stands between the longer and the shorter."""
+        return ">=" if self.equal_is_enough else ">"
+
     def __str__(self) -> str:
         """Give both names with their seconds."""
-        sign = ">=" if self.equal_is_enough else ">"
-        return f"{self.longer} {self.longer_s:,} s {sign} {self.shorter} {self.shorter_s:,} s"
+        return f"{self.longer} {self.longer_s:,} s {self.sign} {self.shorter} {self.shorter_s:,} s"
 
 
 def timeout_order(times: Timeouts, *, spot: bool) -> tuple[Order, ...]:

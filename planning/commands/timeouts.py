@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from planning.timeouts import Order, Timeout, model_router_order, model_router_t
 _BY_MODEL = "routing.byModelField"
 """What the Envoys of this setting stand under; no tier can have the name."""
 
+_SIDE_BY_SIDE = 3
+
 
 def configure(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -27,7 +30,6 @@ class _Part:
     """A tier, or the Envoys that route by model."""
 
     name: str
-    title: str
     timeouts: tuple[Timeout, ...]
     order: tuple[Order, ...]
 
@@ -35,27 +37,25 @@ class _Part:
 def run(arguments: argparse.Namespace) -> str:
     """Return what the command prints. A stack whose time-outs are out of order has no plan, as ``plan`` would say."""
     settings, plan = planned(read_stack(arguments.stackfile))
-    parts = _parts(plan, spot=settings.capacity.spot)
-    if arguments.json:
-        return as_json({part.name: _as_data(part) for part in parts})
-    return "\n".join(map(_as_table, parts))
-
-
-def _parts(plan: Plan, *, spot: bool) -> list[_Part]:
-    parts = [
-        _Part(
-            tier.name,
-            f"Time-outs of tier {tier.name}",
-            timeout_table(tier.timeouts),
-            timeout_order(tier.timeouts, spot=spot),
-        )
-        for tier in plan.tiers
+    spot = settings.capacity.spot
+    tiers = [
+        _Part(tier.name, timeout_table(tier.timeouts), timeout_order(tier.timeouts, spot=spot)) for tier in plan.tiers
     ]
-    if plan.model_router is not None:
-        times = plan.model_router.timeouts
-        order = model_router_order(times, [tier.timeouts for tier in plan.tiers])
-        parts.append(_Part(_BY_MODEL, f"Time-outs of the Envoys of {_BY_MODEL}", model_router_table(times), order))
-    return parts
+    by_model = _by_model(plan)
+    if arguments.json:
+        return as_json({part.name: _as_data(part) for part in (*tiers, *by_model)})
+    return "\n".join(
+        [*_as_tables("Time-outs of tiers", tiers), *_as_tables("Time-outs of the Envoys that route by model", by_model)]
+    )
+
+
+def _by_model(plan: Plan) -> list[_Part]:
+    """Give the Envoys that route by model, if there are any."""
+    if plan.model_router is None:
+        return []
+    times = plan.model_router.timeouts
+    order = model_router_order(times, [tier.timeouts for tier in plan.tiers])
+    return [_Part(_BY_MODEL, model_router_table(times), order)]
 
 
 def _as_data(part: _Part) -> dict[str, object]:
@@ -68,20 +68,37 @@ def _as_data(part: _Part) -> dict[str, object]:
     }
 
 
-def _as_table(part: _Part) -> str:
+def _as_tables(title: str, parts: Sequence[_Part]) -> list[str]:
+    """Print parts of one kind side by side, as many as a terminal has room for."""
     from planning.report.terminal import plain_table  # noqa: PLC0415 (rich is slow to import, and data needs none of it)
 
     color = sys.stdout.isatty()
-    lines = plain_table(
-        part.title,
-        [("time-out", "left"), ("seconds", "right"), ("becomes", "left"), ("follows from", "left")],
-        [(line.name, f"{line.seconds:,}", line.setting, line.follows_from) for line in part.timeouts],
-        color=color,
-    )
-    order = plain_table(
-        "What must outlast what",
-        [("", "left"), ("else", "left")],
-        [(str(order), order.why) for order in part.order],
-        color=color,
-    )
-    return f"{lines}\n{order}"
+    printed: list[str] = []
+    for first in range(0, len(parts), _SIDE_BY_SIDE):
+        shown = parts[first : first + _SIDE_BY_SIDE]
+        columns = [(part.name, "right") for part in shown]
+        printed += [
+            plain_table(
+                f"{title}, seconds",
+                [("time-out", "left"), *columns, ("becomes", "left"), ("follows from", "left")],
+                [
+                    (lines[0].name, *(f"{line.seconds:,}" for line in lines), lines[0].setting, lines[0].follows_from)
+                    for lines in zip(*(part.timeouts for part in shown), strict=True)
+                ],
+                color=color,
+            ),
+            plain_table(
+                "What must outlast what, seconds",
+                [("", "left"), *columns, ("else", "left")],
+                [
+                    (
+                        f"{orders[0].longer} {orders[0].sign} {orders[0].shorter}",
+                        *(f"{order.longer_s:,} {order.sign} {order.shorter_s:,}" for order in orders),
+                        orders[0].why,
+                    )
+                    for orders in zip(*(part.order for part in shown), strict=True)
+                ],
+                color=color,
+            ),
+        ]
+    return printed

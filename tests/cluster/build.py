@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Final
 
 _SOURCES: Final = Path(__file__).parent / "tools"
+# What shares no versions with the others has a module of its own.
 _PICKER_SOURCES: Final = _SOURCES / "picker"
+_LOAD_SOURCES: Final = _SOURCES / "load"
 
 KUBERNETES_VERSION: Final = "1.36.3"
 """Of ``tools/go.mod``; the binary is told, because a module's version does not reach it."""
@@ -163,6 +165,7 @@ _PARTS: Final[dict[str, Callable[[Path], None]]] = {
     "keda-adapter": _binary("github.com/kedacore/keda/v2/cmd/adapter"),
     "keda-webhooks": _binary("github.com/kedacore/keda/v2/cmd/webhooks"),
     "picker": _binary("sigs.k8s.io/gateway-api-inference-extension/cmd/epp", _PICKER_SOURCES),
+    "vegeta": _binary("github.com/tsenart/vegeta/v12", _LOAD_SOURCES),
     "kwok-stages": _module_files(
         "sigs.k8s.io/kwok",
         "kustomize/stage/node/fast/*.yaml",

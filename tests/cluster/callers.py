@@ -15,7 +15,7 @@ import aiohttp
 
 from tests.cluster.model_server import REPLICA_HEADER
 
-_PATH: Final = "/v1/chat/completions"
+CHAT_PATH: Final = "/v1/chat/completions"
 _PATIENCE_S: Final = 180.0
 
 
@@ -85,7 +85,7 @@ async def send(session: aiohttp.ClientSession, url: str, request: Request) -> Ou
     error = ""
     try:
         async with asyncio.timeout(request.patience_s):
-            async with session.post(url + _PATH, json=request.body, headers=dict(request.headers)) as response:
+            async with session.post(url + CHAT_PATH, json=request.body, headers=dict(request.headers)) as response:
                 status, headers = response.status, response.headers
                 async for part in response.content.iter_any():
                     first = first or time.monotonic()

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import json
 import statistics
+import subprocess
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-
-import aiohttp
 
 from planning.stackfile import read_stack, stack_path
 from settings import NAMESPACE
 from tests import harness
 from tests.cluster.build import Tools
-from tests.cluster.callers import Outcome, Request, all_answered, send, send_all
+from tests.cluster.callers import CHAT_PATH, Request, all_answered, send_all
 from tests.cluster.processes import wait_until
 from tests.cluster.serving import Pace, ServingStack, serving_stack
 
@@ -67,12 +68,13 @@ def added_latency(stack: ServingStack, *, seconds: float) -> list[Latency]:
     """Send the same load straight to a replica and through its router, by turns."""
     stack.pause(_TIER, 1)
     (replica,) = stack.wait_ready(_TIER, 1)
+    vegeta = stack.plane.tools["vegeta"]
     direct, routed = f"http://{replica['status']['podIP']}:8000", stack.router(_TIER)
     for url in (direct, routed):
-        _times_ms(url, 1.0)
+        _times_ms(vegeta, url, 1.0)
     runs = []
     for _ in range(RUNS):
-        straight, through = _times_ms(direct, seconds), _times_ms(routed, seconds)
+        straight, through = (_times_ms(vegeta, url, seconds) for url in (direct, routed))
         runs.append(Latency(*_percentiles(straight), *_percentiles(through)))
     return runs
 
@@ -94,23 +96,23 @@ def memory_while_holding_mib(stack: ServingStack) -> dict[str, float]:
     return taken
 
 
-def _times_ms(url: str, seconds: float) -> list[float]:
+def _times_ms(vegeta: Path, url: str, seconds: float) -> list[float]:
     """Send at a steady rate, whether or not answers have come, over connections that are kept, as a balancer does."""
+    targets = "\n".join(_target(url, number) for number in range(round(seconds * REQUESTS_PER_SECOND)))
+    attack = [vegeta, "attack", "-format=json", f"-rate={REQUESTS_PER_SECOND}/s", f"-duration={seconds}s"]
+    answers = subprocess.run(attack, input=targets.encode(), capture_output=True, check=True).stdout
+    encoded = subprocess.run([vegeta, "encode", "-to=json"], input=answers, capture_output=True, check=True).stdout
+    results = [json.loads(line) for line in encoded.splitlines()]
+    lost = [one for one in results if one["code"] != HTTPStatus.OK or b'"usage"' not in base64.b64decode(one["body"])]
+    assert not lost, f"{len(lost)} of {len(results)} lost, the first: {lost[0]}"
+    return [one["latency"] / 1e6 for one in results]
 
-    async def sent() -> list[Outcome]:
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
-            began = time.monotonic()
-            tasks: list[asyncio.Task[Outcome]] = []
-            for number in range(round(seconds * REQUESTS_PER_SECOND)):
-                request = Request(model=_TIER, prompt=f"{number} " + "word " * 200, tokens=2)
-                tasks.append(group.create_task(send(session, url, request)))
-                await asyncio.sleep(max(0.0, began + (number + 1) / REQUESTS_PER_SECOND - time.monotonic()))
-        return [task.result() for task in tasks]
 
-    outcomes = asyncio.run(sent())
-    all_answered(outcomes)
-    return [1000 * one.total_s for one in outcomes]
+def _target(url: str, number: int) -> str:
+    """Write one request as vegeta reads them."""
+    asked = json.dumps(Request(model=_TIER, prompt=f"{number} " + "word " * 200, tokens=2).body)
+    body, header = base64.b64encode(asked.encode()).decode(), {"Content-Type": ["application/json"]}
+    return json.dumps({"method": "POST", "url": url + CHAT_PATH, "header": header, "body": body})
 
 
 def _percentiles(times_ms: list[float]) -> tuple[float, float]:
