@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.cold_start import vllm_cold_start
 from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
@@ -81,10 +82,12 @@ def served_model_names(tier: TierSettings) -> tuple[str, ...]:
 
 def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
-    times = timeouts(option.cold_start, fleet.rule.cooldown_s, settings.scaling.grace_seconds)
+    store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
+    # One that nobody asked for is taken from what the chosen nodes leave, so the choice does not know of it.
+    start = vllm_cold_start(option.checkpoint.weights_gb, store) if store else option.cold_start
+    times = timeouts(start, fleet.rule.cooldown_s, settings.scaling.grace_seconds)
     replicas = _replica_range(demand, part, limits)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
-    store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
