@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
@@ -164,14 +164,22 @@ def timeout_order(times: Timeouts, *, spot: bool) -> tuple[Order, ...]:
     return (*order, within_spot) if spot else order
 
 
-def timeout_problems(settings: StackSettings, tiers: Sequence[TierPlan]) -> list[Problem]:
-    """Every broken order of every tier, with what mends it."""
-    return [
-        _problem(settings, position, tier, order)
-        for position, tier in enumerate(tiers)
+def timeout_problems(settings: StackSettings, tiers: Mapping[int, TierPlan]) -> list[Problem]:
+    """Every broken order of every tier, which are given by their positions in the settings, with what mends it."""
+    broken = [
+        (order, position, tier)
+        for position, tier in tiers.items()
         for order in timeout_order(tier.timeouts, spot=settings.capacity.spot)
         if not order.holds
     ]
+    # A setting of the whole stack is told of once, with what the tier that asks most of it needs.
+    broken.sort(key=lambda one: one[0].shorter_s)
+    problems = [_problem(settings, position, tier, order) for order, position, tier in broken]
+    last = {problem.path: problem for problem in problems}
+    return [problem for problem in problems if _OF_A_TIER in problem.path or last[problem.path] is problem]
+
+
+_OF_A_TIER = ":tiers["
 
 
 def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Order) -> Problem:

@@ -108,7 +108,7 @@ def test_without_spot_running_answers_get_the_grace_that_is_asked_for() -> None:
 def test_a_broken_order_of_a_plan_names_both_times_the_tier_and_the_way_out() -> None:
     settings, plan = planned("dev")
     slow = vllm_cold_start(2000)
-    tiers = [replace(plan.tiers[0], timeouts=timeouts(slow, 3600))]
+    tiers = {0: replace(plan.tiers[0], timeouts=timeouts(slow, 3600))}
     (problem,) = timeout_problems(settings, tiers)
     assert str(problem).startswith("frugal-llm:tiers[0].model is ")
     # 60 s for the node, 167 for the image, 45 and 2,400 for the weights: twice that in minutes, and 200 s of margins.
@@ -120,7 +120,7 @@ def test_a_cooldown_below_the_cold_start_is_refused_with_the_least_that_works() 
     with pytest.raises(ConfigurationError) as raised:
         planned("dev", scaling={"idleCooldownMinutes": 1})
     message = str(raised.value)
-    assert "frugal-llm:scaling.idleCooldownMinutes is 1.0: cooldown 60 s >= cold start" in message
+    assert "frugal-llm:scaling.idleCooldownMinutes is 1: cooldown 60 s >= cold start" in message
     least = max(map(int, re.findall(r"set (\d+) or more, or leave it out", message)))
     _, plan = planned("dev", scaling={"idleCooldownMinutes": least})
     assert {tier.timeouts.cooldown_s for tier in plan.tiers} == {60 * least}
