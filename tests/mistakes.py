@@ -124,6 +124,7 @@ def _of_tier(what: str, tier: int, setting: str, value: Any, says: str) -> Mista
 
 _FAST: Final = 0
 _SPLIT: Final = 1
+_BATCH: Final = 2
 _REQUIREMENT: Final[Path] = (*_NODES, "requirements", 3)
 
 MISTAKES: Final[tuple[Mistake, ...]] = (
@@ -203,6 +204,25 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         "disaggregation",
         {"enabled": True, "insist": True, "sharedStore": "file"},
         "disaggregation.sharedStore is 'file': needs sharedClaim, .*; name one, or choose s3",
+    ),
+    _of_tier(
+        "prefill and decode apart on CPUs",
+        _BATCH,
+        "disaggregation",
+        {"enabled": True},
+        "disaggregation.enabled is True: GGUF is run by llama.cpp, .*; leave disaggregation out, or choose",
+    ),
+    _setting(
+        "no in quotes",
+        ("capacity",),
+        {"spot": "no"},
+        "capacity.spot is 'no': must be true or false; write false, without quotes",
+    ),
+    _setting(
+        "a whole number in quotes",
+        ("budget", "monthlyUsd"),
+        "6000",
+        "budget.monthlyUsd is '6000': must be a number, not text; write 6000",
     ),
     # Nodes
     _node_class("a role and an instance profile", ("spec", "instanceProfile"), "nodes", "role.*instanceProfile"),
