@@ -14,7 +14,7 @@ from planning.plan import Plan
 from planning.report.terminal import report
 from planning.stack import plan_config
 from prices.live import live_prices
-from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings, misspelt_namespaces
+from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings, own_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,7 @@ def _values() -> dict[str, object]:
 
     ``pulumi.Config`` gives only what it is asked for, so this reads the engine's whole map.
     """
-    prefix = f"{NAMESPACE}:"
-    everything = {**get_config_env(), **CONFIG.get()}
-    misspelt = misspelt_namespaces(everything)
-    if misspelt:
-        raise ConfigurationError(misspelt)
-    return {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
+    return own_values({**get_config_env(), **CONFIG.get()})
 
 
 def _is_secret(key: str) -> bool:

@@ -8,16 +8,17 @@ limit and the way out. Whether a model, a checkpoint or a GPU exists is the plan
 from __future__ import annotations
 
 import bisect
+import copy
 import difflib
 import ipaddress
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -27,6 +28,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     ValidationError,
     model_validator,
 )
@@ -37,6 +39,10 @@ NAMESPACE = "frugal-llm"
 
 #: Configuration keys whose values are secrets. The planner never sees them; the program reads them as Pulumi secrets.
 SECRET_KEYS = frozenset({"huggingFaceToken", "apiKey"})
+
+
+#: Where a setting stands: names of sections and places in lists, as pydantic gives them.
+Location = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,31 @@ class Problem:
         return f"{self.path}{found}{separator} {self.limit}" + (f"; {self.way_out}" if self.way_out else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Settings of one section that do not go together. The problem is told of the first."""
+
+    settings: tuple[str, ...]
+    """Names of all that take part."""
+    value: object
+    limit: str
+    way_out: str
+
+    def at(self, section: Location) -> Problem:
+        """The problem of a conflict in a section."""
+        return Problem(_path((*section, self.settings[0])), self.value, self.limit, self.way_out)
+
+
+def _place(problem: Problem) -> list[str | int]:
+    """What to sort problems by, so that those of a section stand together and the tenth tier's after the second's."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", problem.path)]
+
+
 class ConfigurationError(Exception):
     """Every problem of one configuration, in one message."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=_place))
         count = len(self.problems)
         headline = f"{count} problem{'s' if count != 1 else ''} in the configuration, nothing was created:"
         super().__init__("\n".join([headline, *(f"  - {problem}" for problem in self.problems)]))
@@ -78,24 +104,34 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return "choose one of " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
-def misspelt_namespaces(keys: Iterable[str]) -> list[Problem]:
-    """The configuration keys that were meant for this program and stand in a namespace that is almost its own.
+def own_values(config: Mapping[str, object]) -> dict[str, object]:
+    """The values of this program's namespace without it, and under their whole keys those that were meant for it.
 
-    Pulumi takes any namespace, so a budget under ``frugal-lm:`` would be no budget at all. Those of providers (``aws``,
-    ``kubernetes``, ``pulumi``) and of other programs are nothing like it.
+    Pulumi takes any namespace, so a budget under ``frugal-lm:`` would be no budget at all; ``read`` names such keys,
+    and those without a namespace, as problems. Keys of providers (``aws``, ``kubernetes``, ``pulumi``) and of other
+    programs are nothing like them.
     """
-    problems: list[Problem] = []
-    for key in keys:
-        namespace, _, name = key.partition(":")
-        letters = re.sub(r"[^a-z]", "", namespace.lower())
-        alike = difflib.SequenceMatcher(None, letters, NAMESPACE.replace("-", "")).ratio()
-        if namespace != NAMESPACE and alike >= 0.8:
-            problems.append(Problem(key, None, "is not read: nothing has this namespace", f"write {NAMESPACE}:{name}"))
-    return problems
+    prefix = f"{NAMESPACE}:"
+    return {
+        key.removeprefix(prefix): value
+        for key, value in ((key if ":" in key else f":{key}", value) for key, value in config.items())
+        if key.startswith((prefix, ":")) or _nearly_ours(key.partition(":")[0])
+    }
+
+
+def _nearly_ours(namespace: str) -> bool:
+    letters = re.sub(r"[^a-z]", "", namespace.lower())
+    return difflib.SequenceMatcher(None, letters, NAMESPACE.replace("-", "")).ratio() >= 0.8
+
+
+def _namespace_problem(key: str) -> Problem:
+    namespace, _, name = key.partition(":")
+    limit = "is not read: nothing has this namespace" if namespace else "is not read: it has no namespace"
+    return Problem(key.removeprefix(":"), None, limit, f"write {'aws' if name == 'region' else NAMESPACE}:{name}")
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(int(value) if isinstance(value, float) and value.is_integer() else value)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -108,10 +144,27 @@ def _cron(expression: str) -> str:
     try:
         CronSim(expression, datetime(2026, 1, 5))
     except CronSimError as error:
+        if "day" in str(error) and _is_cron(" ".join([*fields[:3], "*", fields[4]])):
+            raise PydanticCustomError(
+                "cron",
+                "names a day that its months do not have, so it never comes; name days of the week, {example}",
+                {"example": _CRON_EXAMPLE},
+            ) from error
         raise PydanticCustomError(
-            "cron", "is no cron expression ({why}); for example 0 8 * * 1-5", {"why": str(error)}
+            "cron", "is no cron expression ({why}); {example}", {"why": str(error), "example": _CRON_EXAMPLE}
         ) from error
     return expression
+
+
+_CRON_EXAMPLE = "for example 0 8 * * 1-5"
+
+
+def _is_cron(expression: str) -> bool:
+    try:
+        CronSim(expression, datetime(2026, 1, 5))
+    except CronSimError:
+        return False
+    return True
 
 
 def _timezone(name: str) -> str:
@@ -233,21 +286,43 @@ def _different(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _not_boolean(value: object) -> object:
-    """YAML reads an unquoted ``no`` or ``on`` as a boolean; a number field must not take it for 0 or 1."""
+def _unquoted(value: object) -> object:
+    """A number must not be ``true``, which is no 1, nor stand in quotes.
+
+    Text of a number that is not whole passes: ``pulumi config set --path`` writes ``true``, ``false`` and whole numbers
+    as what they are and leaves every other value text (``adjustObjectValue`` of Pulumi's SDK, read 2026-11).
+    """
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number, not true or false")
+    if isinstance(value, str):
+        try:
+            number = int(value)
+        except ValueError:
+            return value
+        raise PydanticCustomError("number", "must be a number, not text; write {number}", {"number": number})
     return value
+
+
+def _free_name(name: str) -> str:
+    if name == "system":
+        raise PydanticCustomError("name", "is taken by the nodes of the controllers; give the tier another")
+    return name
+
+
+def _without_conflicts(conflicts: Sequence[Conflict]) -> None:
+    if conflicts:
+        # As data and not as the message: what a person wrote may hold braces.
+        raise PydanticCustomError("conflicts", "settings conflict", {"conflicts": tuple(conflicts)})
 
 
 Cron = Annotated[str, AfterValidator(_cron)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
-TierName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")]
+TierName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"), AfterValidator(_free_name)]
 EmailAddress = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
-Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)]
-Positive = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_unquoted), Field(ge=0, le=10_000)]
+Positive = Annotated[float, BeforeValidator(_unquoted), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_unquoted), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_unquoted), Field(ge=0, le=1, allow_inf_nan=False)]
 
 RoleArn = Annotated[
     str,
@@ -288,7 +363,10 @@ KvCacheDtype = Literal["auto", "fp8"]
 
 
 class Settings(BaseModel):
-    """The manners of every section: frozen, no unknown keys, camelCase outside and snake_case inside."""
+    """The manners of every section: frozen, no unknown keys, camelCase outside and snake_case inside.
+
+    What is true or false is written so and not as text, which one tool takes for what it says and the next for true.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -313,9 +391,9 @@ class Traffic(Settings):
 
     requests_per_day: Annotated[NotNegative, Field(le=1e9)]
     """Mean over the days of a week; with growth, at the start of the month."""
-    input_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
+    input_tokens: Annotated[int, BeforeValidator(_unquoted), Field(ge=1)]
     """Mean prompt length, tokens."""
-    output_tokens: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
+    output_tokens: Annotated[int, BeforeValidator(_unquoted), Field(ge=1)]
     """Mean answer length, tokens."""
     profile: str = "flat"
     """The shape of the week: ``flat``, ``office-hours``, ``global``, ``batch-window``, the name of a public trace, or
@@ -323,7 +401,7 @@ class Traffic(Settings):
     ``docs/traffic.md`` lists them and says what a file holds)."""
     peak_over_mean: Annotated[Positive, Field(ge=1, le=168)] | None = None
     """Busiest hour of the week over its mean hour, in place of the profile's own."""
-    growth_percent_per_month: Annotated[float, BeforeValidator(_not_boolean), Field(ge=-90, le=900)] = 0.0
+    growth_percent_per_month: Annotated[float, BeforeValidator(_unquoted), Field(ge=-90, le=900)] = 0.0
     """How much more is asked at the end of the month than at its start."""
     prefix_hit_rate: Share = 0.0
     """Share of input tokens found in the prefix cache. Saves prefill work only; 0 until measured."""
@@ -344,15 +422,15 @@ class Traffic(Settings):
 class Disaggregation(Settings):
     """Prefill and decode in pods of their own, with a shared KV store. Off unless asked for."""
 
-    enabled: bool = False
+    enabled: StrictBool = False
     """Apart where that is cheaper than together; where it is not, the plan is refused unless ``insist`` says so."""
-    insist: bool = False
+    insist: StrictBool = False
     """Apart even where it costs more: to try it, or for latencies that the plan does not know of."""
     kv_store_gib: Annotated[Positive, Field(le=2048)] = 32.0
     """Host memory for offloaded KV blocks of one replica, GiB."""
     shared_store: Literal["none", "s3", "file"] = "none"
     """A second level behind it that all replicas share: none, the stack's bucket, or files on ``sharedClaim``."""
-    efa: bool = True
+    efa: StrictBool = True
     """Move KV blocks over Elastic Fabric Adapters where every instance type of the tier has them; both roles then stay
     in one zone, which EFA does not leave. False: over TCP, in any zone."""
     shared_claim: KubernetesName | None = None
@@ -363,8 +441,15 @@ class Disaggregation(Settings):
 
     @model_validator(mode="after")
     def _files_have_a_place(self) -> Self:
-        if (self.shared_store == "file") != (self.shared_claim is not None):
-            raise PydanticCustomError("store", "sharedStore file and sharedClaim go together: set both, or neither")
+        if self.shared_store == "file" and self.shared_claim is None:
+            limit = "needs sharedClaim, the claim that holds the files"
+            conflict = Conflict(("sharedStore", "sharedClaim"), "file", limit, "name one, or choose s3")
+        elif self.shared_store != "file" and self.shared_claim is not None:
+            limit = f"is for sharedStore file, and sharedStore is {self.shared_store}"
+            conflict = Conflict(("sharedClaim", "sharedStore"), self.shared_claim, limit, "set that, or leave it out")
+        else:
+            return self
+        _without_conflicts([conflict])
         return self
 
 
@@ -389,7 +474,7 @@ class TierSettings(Settings):
     catalogue; it is served in its own release."""
     quantization: Quantization = "auto"
     """``auto`` takes the cheapest that exists and meets the target; ``gguf`` runs on CPU."""
-    max_model_len: Annotated[int, BeforeValidator(_not_boolean), Field(ge=128)] = 8192
+    max_model_len: Annotated[int, BeforeValidator(_unquoted), Field(ge=128)] = 8192
     """Longest prompt and answer together, tokens."""
     max_quality_loss_percent: Annotated[NotNegative, Field(le=100)] | None = None
     """Most of the 16-bit model's benchmark scores that quantisation may cost, by published results. Left out: 3 under
@@ -407,13 +492,13 @@ class TierSettings(Settings):
     """What is asked of the tier."""
     min_replicas: Count = 0
     """Replicas kept at any hour; 0 lets the tier sleep."""
-    max_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10_000)] | None = None
+    max_replicas: Annotated[int, BeforeValidator(_unquoted), Field(ge=1, le=10_000)] | None = None
     """Most replicas; left out, it follows from the peak and the budget."""
     working_hours_replicas: Count = 1
     """Replicas kept during working hours, when the schedule has them; 0 lets the tier sleep then too."""
     on_demand_floor: Count = 0
     """Replicas of ``minReplicas`` that run on on-demand nodes and are never interrupted."""
-    paused_replicas: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_000)] | None = None
+    paused_replicas: Annotated[int, BeforeValidator(_unquoted), Field(ge=0, le=10_000)] | None = None
     """Pauses the autoscaler at so many replicas, ``onDemandFloor`` included, whatever the load and the hour: 0 stops
     the tier. With prefill and decode apart, of each. The month is that of these replicas; the choice of checkpoint,
     GPUs and limits stays. Left out, the tier scales."""
@@ -425,59 +510,80 @@ class TierSettings(Settings):
     """What an API asks for the same model: the plan then says from how many requests a day serving it yourself pays."""
 
     @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
-        if self.name == "system":
-            raise PydanticCustomError("name", "the name system is taken by the nodes of the controllers")
+    def _go_together(self) -> Self:
+        _without_conflicts([*self._replicas_out_of_order(), *self._without_use(), *self._too_long()])
         return self
 
-    @model_validator(mode="after")
-    def _replicas_in_order(self) -> Self:
-        wrong: list[str] = []
-        most, hours = self.max_replicas, self.working_hours_replicas
-        if most is not None and most < self.min_replicas:
-            wrong.append(
-                f"maxReplicas {most} is below minReplicas {self.min_replicas}: raise the one or lower the other"
-            )
+    def _replicas_out_of_order(self) -> Iterator[Conflict]:
+        least, most, floor = self.min_replicas, self.max_replicas, self.on_demand_floor
+        hours, paused = self.working_hours_replicas, self.paused_replicas
+        either = "raise the one or lower the other"
+        if most is not None and most < least:
+            yield Conflict(("maxReplicas", "minReplicas"), most, f"is below minReplicas {least}", either)
         if most is not None and hours > max(1, most):
-            wrong.append(f"workingHoursReplicas {hours} is above maxReplicas {most}: lower the one or raise the other")
-        if self.on_demand_floor > self.min_replicas:
-            wrong.append(
-                f"onDemandFloor {self.on_demand_floor} is above minReplicas {self.min_replicas}: a floor is part of "
-                "the minimum"
+            yield Conflict(
+                ("workingHoursReplicas", "maxReplicas"),
+                hours,
+                f"is above maxReplicas {most}",
+                f"lower it to {most} or raise maxReplicas",
             )
-        paused = self.paused_replicas
-        if paused is not None and paused < self.on_demand_floor:
-            wrong.append(
-                f"pausedReplicas {paused} is below onDemandFloor {self.on_demand_floor}: a floor runs whatever the "
-                "autoscaler does, so pause at it or above, or lower onDemandFloor and minReplicas too"
+        if floor > least:
+            yield Conflict(
+                ("onDemandFloor", "minReplicas"),
+                floor,
+                f"is above minReplicas {least}, of which a floor is part",
+                f"raise minReplicas to {floor} or lower the floor",
+            )
+        if paused is not None and paused < floor:
+            yield Conflict(
+                ("pausedReplicas", "onDemandFloor"),
+                paused,
+                f"is below onDemandFloor {floor}, which runs whatever the autoscaler does",
+                f"pause at {floor} or above, or lower onDemandFloor and minReplicas too",
             )
         if paused is not None and most is not None and paused > most:
-            wrong.append(f"pausedReplicas {paused} is above maxReplicas {most}: lower the one or raise the other")
+            yield Conflict(("pausedReplicas", "maxReplicas"), paused, f"is above maxReplicas {most}", either)
+        if floor and self.disaggregation.enabled:
+            yield Conflict(
+                ("onDemandFloor", "disaggregation"),
+                floor,
+                "needs prefill and decode together: apart they have no floor",
+                "the nearest that works is onDemandFloor 0, or disaggregation.enabled false",
+            )
+
+    def _without_use(self) -> Iterator[Conflict]:
         if self.kv_offload_gib and self.disaggregation.enabled:
-            wrong.append(
-                f"kvOffloadGib {self.kv_offload_gib:g} with disaggregation.enabled: prefill and decode pods have a "
-                "store already; write disaggregation.kvStoreGib"
+            yield Conflict(
+                ("kvOffloadGib", "disaggregation"),
+                self.kv_offload_gib,
+                "prefill and decode pods have a store already",
+                "write disaggregation.kvStoreGib in its place, or set disaggregation.enabled false",
             )
-        if self.kv_offload_gib and self.quantization == "gguf":
-            wrong.append(
-                f"kvOffloadGib {self.kv_offload_gib:g} with quantization gguf: llama.cpp's cache is in host memory "
-                "already; leave it out"
+        gguf = self.quantization == "gguf"
+        if gguf and self.gpus:
+            way_out = "leave gpus out, or choose another quantization"
+            yield Conflict(("gpus", "quantization"), [*self.gpus], "GGUF runs on CPUs here", way_out)
+        if gguf and self.kv_cache_dtype != "auto":
+            way_out = "leave it out, or choose another quantization"
+            limit = "is of vLLM, and GGUF is run by llama.cpp"
+            yield Conflict(("kvCacheDtype", "quantization"), self.kv_cache_dtype, limit, way_out)
+        if gguf and self.kv_offload_gib:
+            yield Conflict(
+                ("kvOffloadGib", "quantization"),
+                self.kv_offload_gib,
+                "llama.cpp, which runs GGUF, has its cache in host memory already",
+                "leave it out, or choose another quantization",
             )
-        if self.on_demand_floor and self.disaggregation.enabled:
-            wrong.append(
-                f"onDemandFloor {self.on_demand_floor} with disaggregation.enabled: prefill and decode pods have no "
-                "floor; the nearest that works is onDemandFloor 0, or disaggregation.enabled false"
-            )
+
+    def _too_long(self) -> Iterator[Conflict]:
         asked = self.traffic.input_tokens + self.traffic.output_tokens
         if asked > self.max_model_len:
-            wrong.append(
-                f"traffic of {asked} tokens a request on average does not fit maxModelLen {self.max_model_len}: raise "
-                "it as far as the model's context goes"
+            yield Conflict(
+                ("maxModelLen", "traffic"),
+                self.max_model_len,
+                f"is below the {asked:,} tokens of a request on average (traffic.inputTokens and outputTokens)",
+                f"raise it to {asked} or more, as far as the model's context goes",
             )
-        if wrong:
-            # As data and not as the message: what a person wrote may hold braces.
-            raise PydanticCustomError("replicas", "{wrong}", {"wrong": "; and ".join(wrong)})
-        return self
 
 
 class Routing(Settings):
@@ -489,7 +595,7 @@ class Routing(Settings):
     """Name of the request header that names the tier."""
     default_tier: str | None = None
     """The tier of requests without the header; left out, the first tier."""
-    by_model_field: bool = False
+    by_model_field: StrictBool = False
     """Let requests without the header choose by the ``model`` field of their JSON body, a tier's name or its model id,
     for clients that cannot set headers. Two Envoys on the system nodes then read each such body whole before it goes
     on; what names no model there still goes to the default tier."""
@@ -498,9 +604,9 @@ class Routing(Settings):
 class Capacity(Settings):
     """Where nodes come from."""
 
-    spot: bool = True
+    spot: StrictBool = True
     """Buy spot first; false: on-demand only."""
-    on_demand_fallback: bool = True
+    on_demand_fallback: StrictBool = True
     """Buy on-demand while no spot offering of the pool is to be had."""
     excluded_instance_types: tuple[str, ...] = ()
     """Types that no pool may launch."""
@@ -509,6 +615,11 @@ class Capacity(Settings):
     ] = "al2023@v20260714"
     """Pinned EKS AMI of the GPU nodes, AL2023 or Bottlerocket (``bottlerocket@v1.62.1``); ``@latest`` is refused, it
     would replace nodes on every release. A release whose NVIDIA driver is too old for vLLM is refused too."""
+
+
+_HOURS_THAT_OPEN = (
+    'name days of the week, and an end after the start, for example start: "0 8 * * 1-5" and end: "0 18 * * 1-5"'
+)
 
 
 class WorkingHours(Settings):
@@ -521,12 +632,14 @@ class WorkingHours(Settings):
 
     @model_validator(mode="after")
     def _opens(self) -> Self:
-        if not 0 < sum(open_hours(self)) < 168:
-            raise PydanticCustomError(
-                "working_hours",
-                "start {start} and end {end} leave no hour open or none closed in a week",
-                {"start": self.start, "end": self.end},
-            )
+        hours = sum(open_hours(self))
+        if 0 < hours < 168:
+            return self
+        limit = f"with end {self.end!r} it leaves no hour {'closed' if hours else 'open'} in a week"
+        dated = any(cron.split()[2:4] != ["*", "*"] for cron in (self.start, self.end))
+        limit += ": dates come in few weeks only" if dated else ""
+        way_out = _HOURS_THAT_OPEN + ("; or leave workingHours out: every hour is one then" if hours else "")
+        _without_conflicts([Conflict(("start", "end"), self.start, limit, way_out)])
         return self
 
 
@@ -542,13 +655,13 @@ class Schedule(Settings):
 class Scaling(Settings):
     """How replicas follow the load."""
 
-    scale_to_zero: bool = True
+    scale_to_zero: StrictBool = True
     """Let tiers with ``minReplicas: 0`` sleep while idle and outside working hours."""
     idle_cooldown_minutes: Positive | None = None
     """Idle minutes before the last replica goes; left out, 10 to 60: until staying up costs a start."""
     node_idle_minutes: Positive = 5.0
     """Minutes an empty node is kept for the next replica."""
-    grace_seconds: Annotated[int, BeforeValidator(_not_boolean), Field(ge=30, le=540)] = 110
+    grace_seconds: Annotated[int, BeforeValidator(_unquoted), Field(ge=30, le=540)] = 110
     """Seconds that a stopping replica has for the answers it is giving; it is gone as soon as they are. At most 110
     with spot, which gives two minutes. More is for long answers with ``capacity.spot: false``."""
 
@@ -592,7 +705,7 @@ class Network(Settings):
     """Availability zones; empty: three of the region."""
     nat_gateways: Literal["single", "per-zone"] = "single"
     """One for all zones is cheaper; one per zone survives the loss of a zone."""
-    private_endpoints: bool = False
+    private_endpoints: StrictBool = False
     """Reach the AWS services that the nodes call through interface endpoints also where NAT is cheaper, so that this
     traffic stays off the internet."""
     api_endpoint_cidrs: tuple[Annotated[str, AfterValidator(_reachable_from)], ...] = ()
@@ -614,15 +727,15 @@ class Network(Settings):
 
     @model_validator(mode="after")
     def _tls_outside(self) -> Self:
+        conflicts: list[Conflict] = []
         if self.ingress_scheme == "internet-facing" and self.certificate_arn is None:
-            raise PydanticCustomError(
-                "tls",
-                "ingressScheme internet-facing needs certificateArn: API keys must not cross the internet in clear",
-            )
+            limit = "needs certificateArn: API keys must not cross the internet in clear"
+            way_out = f"add certificateArn, {_PATTERN_HINTS['certificateArn']}; or set internal"
+            conflicts.append(Conflict(("ingressScheme", "certificateArn"), self.ingress_scheme, limit, way_out))
         if self.oidc is not None and self.certificate_arn is None:
-            raise PydanticCustomError(
-                "tls", "oidc needs certificateArn: a load balancer signs people in on HTTPS listeners only"
-            )
+            limit = "needs certificateArn: a load balancer signs people in on HTTPS listeners only"
+            conflicts.append(Conflict(("oidc", "certificateArn"), None, limit, "add certificateArn, or leave oidc out"))
+        _without_conflicts(conflicts)
         return self
 
 
@@ -660,11 +773,11 @@ class Cluster(Settings):
 class Observability(Settings):
     """Metrics and dashboards. Prometheus always runs: the wake-up of a sleeping tier reads it."""
 
-    grafana: bool = True
+    grafana: StrictBool = True
     """Grafana with the stack's dashboard."""
-    retention_days: Annotated[int, Field(ge=1, le=365)] = 35
+    retention_days: Annotated[int, BeforeValidator(_unquoted), Field(ge=1, le=365)] = 35
     """Days that Prometheus keeps. Under 31 the month so far lacks its first days at its end."""
-    storage_gib: Annotated[int, Field(ge=10, le=16_384)] = 50
+    storage_gib: Annotated[int, BeforeValidator(_unquoted), Field(ge=10, le=16_384)] = 50
     """Prometheus' volume, GiB."""
     alertmanager_url: Annotated[str, AfterValidator(_alertmanager)] | None = None
     """An Alertmanager outside the cluster that gets every alert, and ``Watchdog`` as long as Prometheus is there. Left
@@ -674,14 +787,14 @@ class Observability(Settings):
         "authenticator",
     )
     """Logs of the Kubernetes control plane that go to CloudWatch."""
-    log_retention_days: Annotated[int, Field(ge=1, le=3653)] = 30
+    log_retention_days: Annotated[int, BeforeValidator(_unquoted), Field(ge=1, le=3653)] = 30
     """Days that CloudWatch keeps the control plane's logs."""
 
 
 class Prices(Settings):
     """Where instance prices come from. Those of the repository give the same plan twice and need no account."""
 
-    live: bool = False
+    live: StrictBool = False
     """Read today's prices of the region from AWS before planning, with the caller's credentials
     (``pricing:GetProducts``, ``ec2:DescribeSpotPriceHistory``, ``ec2:DescribeInstanceTypeOfferings``). Where that
     fails, the plan says so and uses the repository's."""
@@ -733,10 +846,26 @@ class Reading:
     """A configuration as far as it could be read: what is sound, and every problem of the rest."""
 
     settings: StackSettings | None
-    """The sound part: broken tiers left out, broken sections at their defaults. None when no tier is sound."""
+    """The sound part: without broken tiers, and without the broken settings of other sections. None when too little is
+    left."""
     problems: tuple[Problem, ...]
     tier_positions: tuple[int, ...] = ()
     """For each tier of ``settings``, its position in the configuration."""
+    broken_tiers: tuple[BrokenTier, ...] = ()
+    left_out: frozenset[Location] = frozenset()
+    """Settings outside tiers that are broken, or that a misspelt one may have meant: they stand at their defaults. And
+    tiers of which too little is left to look anything up."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenTier:
+    """A tier that cannot be planned, and the settings of it that can still be looked up."""
+
+    position: int
+    settings: TierSettings
+    """With defaults, or anything, in place of what is broken."""
+    left_out: frozenset[str]
+    """Settings of the tier that are broken or have something broken in them, or that a misspelt one may have meant."""
 
 
 def open_hours(hours: WorkingHours | None) -> tuple[float, ...]:
@@ -772,31 +901,38 @@ def _next(events: Sequence[datetime], moment: datetime) -> datetime:
 
 
 def read(region: object, config: Mapping[str, object], encrypted: Collection[str] = SECRET_KEYS) -> Reading:
-    """Read the configuration: values by camelCase key, without namespace. Secrets may be there and are not looked at.
+    """Read the configuration: ``own_values``. Secrets may be there and are not looked at.
 
     ``encrypted`` are the keys whose values are stored encrypted; a secret that is not is a problem. Never raises: the
     planner adds its own problems to the ones found here, so that a person sees all of them at once.
     """
-    values = {key: _decoded(value) for key, value in config.items() if key not in SECRET_KEYS and value is not None}
-    values["region"] = region
+    misplaced = [key for key in config if ":" in key]
+    config = {**{key.partition(":")[2]: config[key] for key in misplaced}, **config}
+    values = {
+        key: _decoded(value)
+        for key, value in config.items()
+        if key not in SECRET_KEYS and ":" not in key and value is not None
+    }
+    values["region"] = config.get("region") if region is None else region
     in_clear = sorted(key for key in SECRET_KEYS - set(encrypted) if config.get(key))
-    problems: list[Problem] = []
+    problems = [_namespace_problem(key) for key in misplaced]
     try:
-        settings = StackSettings.model_validate(values)
+        reading = Reading(StackSettings.model_validate(values), ())
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        settings, positions = _sound_part(values, errors)
+        reading = _sound_part(values)
         inside = any(details["loc"][:1] == ("tiers",) and len(details["loc"]) > 1 for details in errors)
         # Broken tiers make the list too short for pydantic; the breaks themselves are what to mend.
-        problems += [_problem(one) for one in errors if not (inside and one["loc"] == ("tiers",))]
-    else:
-        positions = tuple(range(len(settings.tiers)))
+        told = [one for one in errors if not (inside and one["loc"] == ("tiers",))]
+        problems += [problem for one in told for problem in _problems(one)]
+    problems += [problem for problem in reading.problems if problem not in problems]
     problems += _across_sections(values)
     problems += [
         Problem(f"{NAMESPACE}:{key}", None, "is stored in clear", f"pulumi config set --secret {NAMESPACE}:{key}")
         for key in in_clear
     ]
-    return Reading(settings, tuple(problems), positions)
+    positions = reading.tier_positions or range(len(reading.settings.tiers) if reading.settings else 0)
+    return replace(reading, problems=tuple(problems), tier_positions=tuple(positions))
 
 
 def _decoded(value: object) -> object:
@@ -807,25 +943,97 @@ def _decoded(value: object) -> object:
         return value
 
 
-def _sound_part(values: Mapping[str, Any], errors: list[ErrorDetails]) -> tuple[StackSettings | None, tuple[int, ...]]:
-    broken = {details["loc"][0] for details in errors if details["loc"]}
-    sound = {key: value for key, value in values.items() if key not in broken}
-    positions: list[int] = []
-    kept: list[TierSettings] = []
-    for position, tier in enumerate(_listed(values.get("tiers"))):
+def _sound_part(values: Mapping[str, Any]) -> Reading:
+    """What is left of a broken configuration, with the problems that only show in what is left."""
+    sections, left_out, problems = _mended(StackSettings, {**values, "tiers": [_ANY_TIER]}, ())
+    kept: list[tuple[int, TierSettings]] = []
+    broken: list[BrokenTier] = []
+    for position, given in enumerate(_listed(values.get("tiers"))):
+        tier, wrong, more = _mended(TierSettings, given, ("tiers", position))
+        problems += more
+        if tier is not None and wrong:
+            broken.append(BrokenTier(position, tier, frozenset(str(place[2]) for place in wrong)))
+        elif tier is not None:
+            kept.append((position, tier))
+        else:
+            left_out |= {("tiers", position)}
+    settings = sections and sections.model_copy(update={"tiers": tuple(tier for _, tier in kept)})
+    return Reading(settings, tuple(problems), tuple(position for position, _ in kept), tuple(broken), left_out)
+
+
+#: More rounds than this of mending one break and finding another are not worth the time.
+_MOST_MENDED = 5
+
+
+AnySection = TypeVar("AnySection", bound=Settings)
+
+
+def _mended(
+    model: type[AnySection], given: object, at: Location
+) -> tuple[AnySection | None, frozenset[Location], list[Problem]]:
+    """A section without what is broken in it: the section, what was left out, and conflicts among the rest.
+
+    Pydantic looks for conflicts only where nothing else is wrong. The section is None where too little is left.
+    """
+    values: Any = copy.deepcopy(given)
+    left_out: set[Location] = set()
+    conflicts: list[Problem] = []
+    for _ in range(_MOST_MENDED):
         try:
-            kept.append(TierSettings.model_validate(tier))
-        except ValidationError:
-            continue
-        positions.append(position)
-    if not kept:
-        return None, ()
-    sound["tiers"] = kept
-    sound.setdefault("region", "")
-    try:
-        return StackSettings.model_validate(sound), tuple(positions)
-    except ValidationError:
-        return None, ()
+            return model.model_validate(values), frozenset(left_out), conflicts
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+        before = frozenset(left_out)
+        for details in errors:
+            location = details["loc"]
+            for conflict in _conflicts(details):
+                taking_part = [(*at, *location, name) for name in conflict.settings]
+                if not any(place == left[: len(place)] for place in taking_part for left in before):
+                    conflicts.append(conflict.at((*at, *location)))
+            inner = [(*location, name) for conflict in _conflicts(details) for name in conflict.settings] or [location]
+            left_out |= {(*at, *place) for one in inner if (place := _taken_out(values, one))}
+            if details["type"] == "extra_forbidden":
+                siblings = _siblings((*at, *location))
+                meant = difflib.get_close_matches(str(location[-1]), siblings, n=1, cutoff=0.5)
+                left_out |= {(*at, *location[:-1], name) for name in meant}
+        if left_out == before:
+            break
+    return None, frozenset(left_out), conflicts
+
+
+def _taken_out(values: Any, location: Location) -> Location:
+    """Take the setting of a location out of ``values``, or write a stand-in for one that must be there; say which."""
+    place = values
+    for depth, step in enumerate(location):
+        if not isinstance(place, dict):
+            break
+        inner = place.get(step)
+        if isinstance(inner, dict) and depth + 1 < len(location):
+            place = inner
+        elif step in _STAND_INS:
+            place[step] = copy.deepcopy(_STAND_INS[step])
+            return location[: depth + 1]
+        elif step in place:
+            del place[step]
+            return location[: depth + 1]
+        else:
+            return _taken_out(values, location[:depth])
+    return ()
+
+
+#: What a tier needs and what reading the rest of it does not depend on.
+_STAND_INS: Mapping[int | str, Any] = {
+    "region": "",
+    "name": "tier",
+    "slo": {"ttftMs": 1, "tpotMs": 1},
+    "ttftMs": 1,
+    "tpotMs": 1,
+    "traffic": {"requestsPerDay": 0, "inputTokens": 1, "outputTokens": 1},
+    "requestsPerDay": 0,
+    "inputTokens": 1,
+    "outputTokens": 1,
+}
+_ANY_TIER = {name: _STAND_INS[name] for name in ("name", "slo", "traffic")} | {"model": ""}
 
 
 def _across_sections(values: Mapping[str, object]) -> list[Problem]:
@@ -849,8 +1057,18 @@ def _listed(value: object) -> Sequence[object]:
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
+def _conflicts(details: ErrorDetails) -> tuple[Conflict, ...]:
+    return details.get("ctx", {}).get("conflicts", ())
+
+
+def _problems(details: ErrorDetails) -> list[Problem]:
+    """One error of pydantic, which of conflicts holds all that it has found in a section."""
+    return [one.at(details["loc"]) for one in _conflicts(details)] or [_problem(details)]
+
+
 def _problem(details: ErrorDetails) -> Problem:
-    location = details["loc"]
+    # Of a mapping's key pydantic says so in its last step.
+    location = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
     kind, value = details["type"], details.get("input")
     path = _path(location)
     if kind == "extra_forbidden":
@@ -859,7 +1077,8 @@ def _problem(details: ErrorDetails) -> Problem:
             return Problem(path, None, "is no setting here", f"it is one of the whole stack: {_path((name,))}")
         return Problem(path, None, "is no setting", did_you_mean(name, _siblings(location)))
     if kind == "missing" or (path == "aws:region" and value is None):
-        return Problem(path, None, "is missing", "add it")
+        example = _EXAMPLES.get(str(location[-1]))
+        return Problem(path, None, "is missing", f"add it, for example {example}" if example else "add it")
     if kind == "literal_error":
         expected = re.findall(r"'([^']+)'", str(details.get("ctx", {}).get("expected", "")))
         return Problem(path, value, "is not allowed", did_you_mean(str(value), expected))
@@ -870,7 +1089,7 @@ def _problem(details: ErrorDetails) -> Problem:
             f"must match {details.get('ctx', {}).get('pattern')}",
             _PATTERN_HINTS.get(_named(location), ""),
         )
-    if isinstance(value, Mapping) or kind == "credentials":
+    if isinstance(value, Mapping) or kind == "credentials" or location != details["loc"]:
         value = None
     if kind in {"model_type", "model_attributes_type"}:
         return Problem(path, value, f"must be a mapping{_written_out(location)}")
@@ -880,6 +1099,9 @@ def _problem(details: ErrorDetails) -> Problem:
     if kind == "string_type":
         hint = _PATTERN_HINTS.get(_named(location)) or (f'write "{value}"' if isinstance(value, int | float) else "")
         return Problem(path, value, "must be text", hint)
+    if kind == "bool_type":
+        meant = {True: "true", False: "false", None: ""}[_meant(value)]
+        return Problem(path, value, "must be true or false", f"write {meant}, without quotes" if meant else "")
     words = _WORDS.get(kind)
     if words is not None:
         limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in _context(details)}
@@ -888,11 +1110,19 @@ def _problem(details: ErrorDetails) -> Problem:
     return Problem(path, value, message[0].lower() + message[1:])
 
 
+def _meant(value: object) -> bool | None:
+    """What was meant for true or false; None where that is not plain."""
+    said = str(value).lower()
+    if said in {"true", "yes", "on", "1"}:
+        return True
+    return False if said in {"false", "no", "off", "0"} else None
+
+
 def _context(details: ErrorDetails) -> Iterable[tuple[str, object]]:
     return details.get("ctx", {}).items()
 
 
-def _written_out(location: tuple[int | str, ...]) -> str:
+def _written_out(location: Location) -> str:
     """How a section is written that is given as something else."""
     name = str(location[-1])
     if name in _EXAMPLES:
@@ -901,6 +1131,10 @@ def _written_out(location: tuple[int | str, ...]) -> str:
 
 
 _EXAMPLES = {
+    "region": "us-east-1",
+    "name": "fast",
+    "model": "meta-llama/Llama-3.1-8B-Instruct",
+    "tiers": "[{name: fast, model: …, slo: {…}, traffic: {…}}]",
     "budget": "{monthlyUsd: 800}",
     "slo": "{ttftMs: 1000, tpotMs: 50}",
     "traffic": "{requestsPerDay: 40000, inputTokens: 900, outputTokens: 150}",
@@ -916,8 +1150,6 @@ _WORDS = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",
@@ -948,12 +1180,12 @@ _PATTERN_HINTS = {
 }
 
 
-def _named(location: tuple[int | str, ...]) -> str:
+def _named(location: Location) -> str:
     """The setting that a place belongs to: of an entry of a list, the list's."""
     return next((part for part in reversed(location) if isinstance(part, str)), "")
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _path(location: Location) -> str:
     if location[:1] == ("region",):
         return "aws:region"
     return f"{NAMESPACE}:" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(
@@ -961,7 +1193,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     )
 
 
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
+def _siblings(location: Location) -> list[str]:
     """The settings that exist beside an unknown one."""
     model: Any = StackSettings
     for part in location[:-1]:

@@ -7,6 +7,7 @@ small model or the region.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,9 @@ class _Searcher:
         return Search((), combined)
 
     def _single(self) -> Iterator[Change]:
+        fewer = self._fewer_paused()
+        if fewer:
+            yield fewer
         for kind in _KINDS:
             change = self._of_kind(kind)
             if change:
@@ -181,6 +185,22 @@ class _Searcher:
             if change and (saved := before.month.figure - change.month.figure) >= _WORTH_USD:
                 savings.append((-saved, position))
         return [position for _, position in sorted(savings)]
+
+    def _fewer_paused(self) -> Change | None:
+        """The most replicas at which the dearest tier that is paused can be paused."""
+        paused = [one for one in _dearest(self._unchanged) if self._settings.tiers[one].paused_replicas]
+        if not paused:
+            return None
+        tier = self._settings.tiers[paused[0]]
+
+        def at(replicas: int) -> Change | None:
+            pause = _Kind("paused replicas", tier=lambda *_: {"paused_replicas": replicas})
+            change = self._planned(_on_tiers(self._settings, paused[:1], pause), pause.gives_up)
+            return change if change and self._fits(change.month) else None
+
+        counts = range(tier.on_demand_floor, tier.paused_replicas or 0)
+        most = bisect.bisect_left(counts, True, key=lambda replicas: at(replicas) is None)
+        return at(counts[most - 1]) if most else None
 
     def _quality(self) -> Change | None:
         """The least loss of quality that fits, of one tier or of all."""
@@ -476,8 +496,13 @@ def _merged(settings: StackSettings) -> tuple[StackSettings, Edits] | None:
     return changed, {f"{NAMESPACE}:tiers": f"only {largest.name}, with all {requests:,.0f} requests a day"}
 
 
+def _unpaused(_: StackSettings, tier: TierSettings) -> dict[str, Any] | None:
+    return None if tier.paused_replicas is None else {"paused_replicas": None}
+
+
 #: From what costs the users nothing to what they notice.
 _KINDS = (
+    _Kind("the pause (the tier scales with its load again)", tier=_unpaused),
     _set("capacity", "spot", True, "nodes that are never interrupted"),
     _set("capacity", "on_demand_fallback", True, ""),
     _set("scaling", "scale_to_zero", True, "kept replicas (the first answer after sleep waits for a start)"),

@@ -5,6 +5,7 @@ out.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,21 +93,22 @@ def _driver_missing(image: NodeImage, kubernetes: str, name: str | None) -> int 
 def tier_demand(
     tier: TierSettings, path: str, working: Sequence[float], offered: Sequence[Offering]
 ) -> tuple[TierDemand | None, list[Problem]]:
-    """Look up everything that a tier names. The demand is None when a name is not there."""
+    """Look up everything that a tier names.
+
+    The demand is None where something is not there. A length beyond the model's is a problem, and the demand is then
+    that of the longest, so that what else is wrong with the tier can be found.
+    """
     architecture, known, problems = _model(tier, path)
     week = _shape(tier, path, working, problems)
     problems += _gpu_problems(tier, path, offered)
     if architecture is None:
         return None, problems
-    if architecture.max_context and tier.max_model_len > architecture.max_context:
-        problems.append(
-            Problem(
-                f"{path}.maxModelLen",
-                tier.max_model_len,
-                f"{tier.model} was trained for {architecture.max_context} tokens",
-                f"use at most {architecture.max_context}",
-            )
-        )
+    too_long: list[Problem] = []
+    longest = architecture.max_context or tier.max_model_len
+    if tier.max_model_len > longest:
+        limit = f"{tier.model} was trained for {longest} tokens"
+        too_long = [Problem(f"{path}.maxModelLen", tier.max_model_len, limit, f"use at most {longest}")]
+        tier = tier.model_copy(update={"max_model_len": longest})
     usable, asked = _checkpoints(tier, known)
     methods, too_lossy = _acceptable(tier, path, architecture, known, asked)
     problems += too_lossy
@@ -124,9 +126,33 @@ def tier_demand(
                 f"choose auto or one of {', '.join(have)}",
             )
         )
-    if problems or week is None:
-        return None, problems
-    return TierDemand(tier, architecture, usable, methods, week), []
+    if tier.quantization == "gguf" and tier.disaggregation.enabled:
+        on_gpu = sorted({one.method for one in known if one.verified and not one.method.startswith("gguf")})
+        limit = "GGUF is run by llama.cpp, which cannot keep prefill and decode apart"
+        way_out = "leave disaggregation out" + (
+            f", or choose quantization auto or {' or '.join(on_gpu)}" if on_gpu else ""
+        )
+        problems.append(Problem(f"{path}.disaggregation.enabled", value=True, limit=limit, way_out=way_out))
+    asked = tier.traffic.input_tokens + tier.traffic.output_tokens
+    if problems or week is None or asked > longest:
+        return None, [*too_long, *problems]
+    return TierDemand(tier, architecture, usable, methods, week), too_long
+
+
+#: What the choice of a checkpoint rests on.
+_CHOOSING = frozenset(
+    {"quantization", "maxQualityLossPercent", "kvCacheDtype", "kvOffloadGib", "gpus", "disaggregation"}
+)
+
+
+def still_wrong(problems: Sequence[Problem], path: str, left_out: frozenset[str]) -> list[Problem]:
+    """The problems of a tier that do not rest on its settings in ``left_out``, which are broken otherwise."""
+
+    def rests_on(problem: Problem) -> frozenset[str]:
+        setting = re.split(r"[.[]", problem.path.removeprefix(f"{path}."))[0]
+        return _CHOOSING if setting in {"quantization", "maxQualityLossPercent"} else frozenset({setting})
+
+    return [problem for problem in problems if not rests_on(problem) & left_out]
 
 
 def _shape(tier: TierSettings, path: str, working: Sequence[float], problems: list[Problem]) -> Shape | None:

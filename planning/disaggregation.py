@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planning.memory import kv_bytes_per_sequence
@@ -108,8 +108,11 @@ def largest_prefill_rate(
     return (rate, work_s) if rate * work_s > _LEAST_BUSY else None
 
 
-def disaggregation_problems(settings: StackSettings, tiers: Sequence[TierPlan]) -> list[Problem]:
-    """Tiers with prefill and decode apart that cost more than together, unless the settings insist."""
+def disaggregation_problems(settings: StackSettings, tiers: Mapping[int, TierPlan]) -> list[Problem]:
+    """Tiers with prefill and decode apart that cost more than together, unless the settings insist.
+
+    ``tiers`` are the plans of all tiers of the settings, by the position that a problem names.
+    """
     return [
         Problem(
             f"{NAMESPACE}:tiers[{position}].disaggregation.enabled",
@@ -117,6 +120,6 @@ def disaggregation_problems(settings: StackSettings, tiers: Sequence[TierPlan]) 
             limit=plan.disaggregation.verdict,
             way_out="set it to false, or insist: true beside it to run it all the same",
         )
-        for position, (tier, plan) in enumerate(zip(settings.tiers, tiers, strict=True))
+        for tier, (position, plan) in zip(settings.tiers, tiers.items(), strict=True)
         if plan.disaggregation and not plan.disaggregation.pays and not tier.disaggregation.insist
     ]

@@ -16,8 +16,8 @@ from settings import TierSettings
 #: Assumption of this program, not measured.
 _SPARE_SHARE = 0.1
 
-#: More than this is taken only when asked for: vLLM pins the whole store at its start, which delays the first answer.
-#: Assumption of this program, not measured.
+#: More than this is taken only when asked for: vLLM pins the whole store at its start, which delays the first answer
+#: (``HOST_STORE_S_PER_GIB``), by 14 s here. Assumption of this program, not measured.
 MOST_UNASKED_GIB = 128.0
 
 

@@ -35,7 +35,8 @@ def model_router_plan(
     """
     if not settings.routing.by_model_field:
         return None
-    peak = sum(peak_requests_per_second(*each) for each in zip(demands, bill, strict=True))
+    tiers = list(zip(demands, bill, strict=True))
+    peak = sum(peak_requests_per_second(*each) for each in tiers)
     longest_tokens = max(tier.max_model_len for tier in settings.tiers)
     body_mib = math.ceil(longest_tokens * _BYTES_PER_TOKEN / 2**20)
     return ModelRouterPlan(
@@ -43,7 +44,7 @@ def model_router_plan(
         cpu_millicores=100 + math.ceil(peak),
         memory_mib=_IDLE_MIB + body_mib * (_MIB_PER_PARSED_MIB + _BODIES),
         max_body_mib=body_mib,
-        timeouts=model_router_timeouts([tier_timeouts(settings, part) for part in bill]),
+        timeouts=model_router_timeouts([tier_timeouts(settings, *each) for each in tiers]),
         tier_of_model=_tier_of_model(settings),
         default_tier=settings.default_tier,
         routing_header=settings.routing.header,

@@ -395,7 +395,7 @@ def _gpu_option(demand: Demand, way: Way, gpu: Gpu, *, tuned: bool) -> Option | 
         llama_cpp=None,
         resources=vllm_pod(way.gpus),
         offerings=way.offerings,
-        cold_start=vllm_cold_start(way.checkpoint.weights_gb),
+        cold_start=vllm_cold_start(way.checkpoint.weights_gb, demand.host_memory_gib),
         measured=measured,
         cost_band=COST_BAND if measured else cost_band(demand.architecture, gpu, way.gpus),
         image_gb=VLLM_IMAGE_GB,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from planning.demands import (
     capacity_problems,
     node_image_problems,
     region_problems,
+    still_wrong,
     tier_demand,
     usable_offerings,
 )
@@ -46,7 +48,7 @@ from planning.price_dates import LivePrices, PriceUse, age_warning, compute_pric
 from planning.ranges import month_range, tier_costs
 from planning.savings import baseline_levers, waterfall
 from planning.speed import COST_BAND_THIN
-from planning.timeouts import timeout_problems
+from planning.timeouts import model_router_problems, timeout_problems
 from planning.traffic import DAYS_PER_MONTH, Shape
 from planning.variants import Month, Variants
 from settings import (
@@ -54,7 +56,9 @@ from settings import (
     SECRET_KEYS,
     ConfigurationError,
     LatencyTarget,
+    Location,
     Problem,
+    Reading,
     StackSettings,
     TierSettings,
     open_hours,
@@ -81,7 +85,7 @@ def plan_config(
     prices in place of the snapshot's. ``hard_budget`` False: over its budget a stack is planned all the same, with a
     warning.
     """
-    stack = _read(region, config, encrypted, live)
+    stack = _read(region, config, encrypted, live, hard_budget=hard_budget)
     return stack.settings, stack.plan(today, hard_budget=hard_budget)
 
 
@@ -97,26 +101,18 @@ def detailed_plan(
     return stack.plan(today), stack.details()
 
 
-def _read(region: object, config: Mapping[str, object], encrypted: Collection[str], live: LivePrices | None) -> _Stack:
+def _read(
+    region: object,
+    config: Mapping[str, object],
+    encrypted: Collection[str],
+    live: LivePrices | None,
+    *,
+    hard_budget: bool = True,
+) -> _Stack:
     reading = read(region, config, encrypted)
-    problems = list(reading.problems)
     if reading.settings is None:
-        if isinstance(region, str):
-            problems += region_problems(region)
-        raise ConfigurationError(problems)
-    stack = _Stack.look_up(reading.settings, reading.tier_positions, problems, live)
-    if stack is None or problems:
-        raise ConfigurationError(problems)
-    return stack
-
-
-def plan_settings(settings: StackSettings, today: date | None = None) -> Plan:
-    """Plan a stack from sound settings, as ``plan_config``. Raises ``ConfigurationError``."""
-    problems: list[Problem] = []
-    stack = _Stack.look_up(settings, tuple(range(len(settings.tiers))), problems)
-    if stack is None:
-        raise ConfigurationError(problems)
-    return stack.plan(today)
+        raise ConfigurationError([*reading.problems, *(region_problems(region) if isinstance(region, str) else ())])
+    return _Stack.look_up(reading.settings, reading, live, hard_budget=hard_budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,43 +167,60 @@ class _Stack:
 
     @classmethod
     def look_up(
-        cls,
-        settings: StackSettings,
-        positions: tuple[int, ...],
-        problems: list[Problem],
-        live: LivePrices | None = None,
-    ) -> _Stack | None:
-        """Find what the settings name, adding a problem for what is not there; None when nothing can be planned."""
+        cls, settings: StackSettings, reading: Reading, live: LivePrices | None = None, *, hard_budget: bool = True
+    ) -> _Stack:
+        """Find what the settings of a reading name.
+
+        Raises ``ConfigurationError`` with the reading's problems, those of what is not there, and those that a plan of
+        all that is sound has.
+        """
         region_wrong = region_problems(settings.region)
+        of_stack = capacity_problems(settings.capacity)
+        # Of a version that does not run here, no image need be there.
+        of_stack += cluster_problems(settings) or node_image_problems(settings)
+        least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
+        of_stack += network_problems(settings.region, settings.network, least_zones)
+        problems = [*reading.problems]
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
-        problems += capacity_problems(settings.capacity)
-        # Of a version that does not run here, no image need be there.
-        problems += cluster_problems(settings) or node_image_problems(settings)
-        least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
-        problems += network_problems(settings.region, settings.network, least_zones)
-        problems += arn_problems(settings)
+        problems += [*of_stack, *arn_problems(settings)]
         working = open_hours(settings.schedule.working_hours)
         offered = usable_offerings(
             settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
         )
-        demands: list[TierDemand] = []
-        found: list[tuple[str, TierDemand]] = []
-        for position, tier in zip(positions, settings.tiers, strict=True):
-            path = f"{NAMESPACE}:tiers[{position}]"
-            demand, wrong = tier_demand(tier, path, working, offered)
+        found: dict[int, TierDemand] = {}
+        shortened: set[int] = set()
+        for position, tier in zip(reading.tier_positions, settings.tiers, strict=True):
+            demand, wrong = tier_demand(tier, _path(position), working, offered)
             problems += wrong
-            if demand is not None:
-                demands.append(demand)
-                found.append((path, demand))
+            # The bill knows tiers by their names: of two with one name it is the first's.
+            if demand is not None and tier.name not in {other.settings.name for other in found.values()}:
+                found[position] = demand
+                shortened |= {position} if wrong else set()
+        for broken in reading.broken_tiers:
+            path = _path(broken.position)
+            problems += still_wrong(tier_demand(broken.settings, path, working, offered)[1], path, broken.left_out)
         if region_wrong:
-            return None
-        bills = _bills(settings, tuple(demands), Market(offered), working)
-        for path, demand in found:
-            problem = _unservable(path, demand, bills)
+            raise ConfigurationError(problems)
+        bills = _bills(settings, tuple(found.values()), Market(offered), working)
+        for position, demand in [*found.items()]:
+            problem = _unservable(_path(position), demand, bills)
             if problem:
-                problems.append(problem)
-        return None if problems else cls(settings, tuple(demands), bills, live)
+                problems += [] if position in shortened else [problem]
+                del found[position]
+        if not problems:
+            return cls(settings, tuple(found.values()), bills, live)
+        whole = len(found) == len(settings.tiers) and not (
+            of_stack or shortened or reading.broken_tiers or reading.left_out
+        )
+        if whole:
+            try:
+                cls(settings, tuple(found.values()), bills, live).plan(None, hard_budget=hard_budget)
+            except ConfigurationError as error:
+                problems += error.problems
+        else:
+            problems += _problems_of(settings, found, bills, reading.left_out)
+        raise ConfigurationError(problems)
 
     def plan(self, today: date | None, *, hard_budget: bool = True) -> Plan:
         """Choose, price and report. Raises ``ConfigurationError`` when the plan is over a hard budget."""
@@ -258,8 +271,10 @@ class _Stack:
         over = self._over_budget(Month(bill, fixed, ranged))
         hard = hard_budget and self.settings.budget.when_exceeded == "fail"
         refused = [problem for problem in (crowded, over if hard else None) if problem]
-        refused += timeout_problems(self.settings, plans, plan.model_router)
-        refused += disaggregation_problems(self.settings, plans)
+        planned = dict(enumerate(plans))
+        refused += timeout_problems(self.settings, planned)
+        refused += model_router_problems(plan.model_router, plans) if plan.model_router else []
+        refused += disaggregation_problems(self.settings, planned)
         if refused:
             raise ConfigurationError(refused)
         of_today = _of_today(prices, self.settings, today)
@@ -349,6 +364,35 @@ class _Stack:
         return SchedulePlan(self.settings.schedule.timezone, hours.start, hours.end) if hours else None
 
 
+def _path(position: int) -> str:
+    return f"{NAMESPACE}:tiers[{position}]"
+
+
+def _problems_of(
+    settings: StackSettings, found: Mapping[int, TierDemand], bills: StackBills, left_out: Collection[Location]
+) -> list[Problem]:
+    """What is wrong in the plans of tiers, by position, of a stack that cannot be planned as a whole.
+
+    Only what does not rest on settings that are ``left_out``. Not told: what all tiers make together, which is the
+    budget and the addresses.
+    """
+    if not found:
+        return []
+    demands = tuple(found.values())
+    settings = settings.model_copy(update={"tiers": tuple(demand.settings for demand in demands)})
+    bills = _bills(settings, demands, bills.market, bills.working)
+    bill = bills.bill(Levers())
+    plans, _ = tier_plans.tier_plans(settings, demands, bill, limits(settings.budget, demands, bills, bill, 0.0))
+    planned = dict(zip(found, plans, strict=True))
+    problems = timeout_problems(settings, planned)
+    if ("capacity", "spot") in left_out:
+        problems = [problem for problem in problems if not problem.path.endswith("graceSeconds")]
+    # Whether it pays depends on what nodes cost and how long they are kept.
+    if not any(place[0] in {"capacity", "scaling", "schedule"} for place in left_out):
+        problems += disaggregation_problems(settings, planned)
+    return problems
+
+
 def stack_variants(live: LivePrices | None = None) -> Variants:
     """What plans variants of any stack at the same prices."""
     offered = live.offerings if live else ()
@@ -433,17 +477,17 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
     target = demand.settings.slo
     misses = [miss for miss in survey.misses if miss.label.split(" ")[0] in demand.methods]
     slow = [miss for miss in misses if miss.ttft_ms is not None and miss.tpot_ms is not None]
+    too_large = _too_large_store(path, demand, bills)
+    if too_large:
+        return too_large
     if not slow:
         compressed = demand.settings.kv_cache_dtype != "auto"
-        apart = demand.settings.disaggregation.enabled
-        store = "disaggregation.kvStoreGib" if apart else "kvOffloadGib" if demand.settings.kv_offload_gib else ""
         reasons = "; ".join(f"{miss.label}: {miss.reason}" for miss in misses[-2:])
         return Problem(
             f"{path}.model",
             demand.settings.model,
             f"fits no node of {bills.region} with quantization {demand.settings.quantization} ({reasons or 'no GPU'})",
-            (f"lower {store}, or " if store else "")
-            + ("set kvCacheDtype: auto, or " if compressed else "")
+            ("set kvCacheDtype: auto, or " if compressed else "")
             + "choose another quantization, a smaller model or maxModelLen, or another region",
         )
 
@@ -470,6 +514,24 @@ def _unservable(path: str, demand: TierDemand, bills: StackBills) -> Problem | N
         f"no GPU in {bills.region} meets it; the nearest is {best.label}: {best.reason}",
         way_out,
     )
+
+
+def _too_large_store(path: str, demand: TierDemand, bills: StackBills) -> Problem | None:
+    """The problem of a KV store without which the tier could be served, with the largest that leaves it so."""
+    tier, apart = demand.settings, demand.settings.disaggregation.enabled
+    asked = tier.disaggregation.kv_store_gib if apart else tier.kv_offload_gib or 0.0
+
+    def serves(gib: int) -> bool:
+        store = tier.disaggregation.model_copy(update={"kv_store_gib": float(gib)})
+        update = {"disaggregation": store} if apart else {"kv_offload_gib": float(gib)}
+        return bills.serves(replace(demand, settings=tier.model_copy(update=update)))
+
+    most = bisect.bisect_left(range(1, math.ceil(asked)), True, key=lambda gib: not serves(gib))
+    if not most:
+        return None
+    setting = "disaggregation.kvStoreGib" if apart else "kvOffloadGib"
+    limit = f"no node of {bills.region} has so much memory beside what {tier.model} needs to meet its target"
+    return Problem(f"{path}.{setting}", asked, limit, f"at most {most} fits{'' if apart else ', or leave it out'}")
 
 
 #: Factors on the latency of an unloaded replica that are tried for a target that works.

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from planning.facts.traces import names_file
-from settings import NAMESPACE, misspelt_namespaces
+from settings import NAMESPACE, own_values
 
 #: Stands for a value that only the stack's secrets provider can decrypt.
 ENCRYPTED = "[encrypted]"
@@ -42,7 +42,7 @@ class StackFile:
     stack_name: str
     #: ``aws:region``, or None when the stack leaves it to the environment.
     region: str | None
-    #: The values of this program's namespace by key, :data:`ENCRYPTED` in place of secrets that are encrypted.
+    #: The values of this program's namespace by key (``own_values``), :data:`ENCRYPTED` in place of encrypted ones.
     values: Mapping[str, object]
     #: The keys of :attr:`values` that were given as ``secure:``, in whole or in part.
     encrypted: frozenset[str]
@@ -60,7 +60,7 @@ class StackFile:
         }
 
 
-def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
+def read_stack(path: Path) -> StackFile:
     """Read the stack file at ``path`` and apply the defaults of the project file beside it.
 
     Without a ``Pulumi.yaml`` beside the stack file the program's own is used; without any, there are no defaults.
@@ -70,40 +70,28 @@ def read_stack(path: Path, *, namespace: str = NAMESPACE) -> StackFile:
     document = _load(path)
     for key in document:
         if key not in _STACK_FILE_KEYS:
-            inside = "config:" if f"{key}".startswith(f"{namespace}:") else f"config: as {namespace}:{key}"
+            inside = "config:" if f"{key}".startswith(f"{NAMESPACE}:") else f"config: as {NAMESPACE}:{key}"
             raise StackFileError(
                 f"{path}: Pulumi does not read {key!r} at the top of a stack file; move it into {inside}"
             )
     given = document.get("config") or {}
     if not isinstance(given, dict):
-        raise StackFileError(f"{path}: `config:` holds {_kind(given)}; it must map keys such as {namespace}:tiers")
+        raise StackFileError(f"{path}: `config:` holds {_kind(given)}; it must map keys such as {NAMESPACE}:tiers")
     config: dict[str, Any] = dict(defaults)
-    unread = [
-        f"{key!r} has no namespace; write it as {namespace}:{key}"
-        for key in given
-        if not isinstance(key, str) or ":" not in key
-    ]
-    unread += [str(problem) for problem in misspelt_namespaces(key for key in given if isinstance(key, str))]
-    if unread:
-        keys = f"{len(unread)} key{'s' if len(unread) > 1 else ''}"
-        raise StackFileError("\n".join([f"{path}: {keys} would not be read:", *(f"  - {each}" for each in unread)]))
-    config |= given
+    config |= {f"{key}": value for key, value in given.items()}
     encrypted = frozenset(key for key, value in config.items() if _holds_secure(value))
     config = {key: _without_secure(value) for key, value in config.items()}
     region = config.get("aws:region")
     if region is not None and not isinstance(region, str):
         raise StackFileError(f"{path}: aws:region holds {_kind(region)}; it must be a name such as us-east-2")
-    prefix = f"{namespace}:"
+    prefix = f"{NAMESPACE}:"
+    values = own_values(config)
     return StackFile(
         path=path,
-        project=project or namespace,
+        project=project or NAMESPACE,
         stack_name=stack_name(path),
         region=region,
-        values={
-            key.removeprefix(prefix): _beside(path, value) if key == f"{prefix}tiers" else value
-            for key, value in config.items()
-            if key.startswith(prefix)
-        },
+        values={key: _beside(path, value) if key.endswith("tiers") else value for key, value in values.items()},
         encrypted=frozenset(key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)),
         config=config,
         secret_keys=encrypted | (declared_secret & config.keys()),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from planning.bill import Levers, StackBills, TierBill, TierDemand
+from planning.cold_start import vllm_cold_start
 from planning.demands import quality_loss
 from planning.disaggregation import NON_CACHED_TOKENS
 from planning.fixed import router_plan
@@ -65,9 +66,13 @@ def tier_router(demand: TierDemand, part: TierBill) -> RouterPlan:
     return router_plan(peak_requests_per_second(demand, part), part.fleet.option.load.concurrency)
 
 
-def tier_timeouts(settings: StackSettings, part: TierBill) -> Timeouts:
+def tier_timeouts(settings: StackSettings, demand: TierDemand, part: TierBill) -> Timeouts:
     """The time-outs of a tier, from the cold start of the replica that it got."""
-    return timeouts(part.fleet.option.cold_start, part.fleet.rule.cooldown_s, settings.scaling.grace_seconds)
+    fleet, option = part.fleet, part.fleet.option
+    store = kv_offload_gib(demand.settings, part.search.demand, option, fleet.pool)
+    # One that nobody asked for is taken from what the chosen nodes leave, so the choice does not know of it.
+    start = vllm_cold_start(option.checkpoint.weights_gb, store) if store else option.cold_start
+    return timeouts(start, fleet.rule.cooldown_s, settings.scaling.grace_seconds)
 
 
 def peak_requests_per_second(demand: TierDemand, part: TierBill) -> float:
@@ -87,9 +92,9 @@ def served_model_names(tier: TierSettings) -> tuple[str, ...]:
 
 def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limits: Limits, pool: str) -> TierPlan:
     tier, fleet, option = demand.settings, part.fleet, part.fleet.option
+    store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
     replicas = _replica_range(demand, part, limits)
     loss = quality_loss(tier, demand.architecture.params_billion, option.checkpoint)
-    store = kv_offload_gib(tier, part.search.demand, option, fleet.pool)
     return TierPlan(
         name=tier.name,
         model_id=tier.model,
@@ -120,7 +125,7 @@ def _tier_plan(settings: StackSettings, demand: TierDemand, part: TierBill, limi
         serving=_serving_point(part),
         resources=with_store(option.resources, store),
         replicas=replicas,
-        timeouts=tier_timeouts(settings, part),
+        timeouts=tier_timeouts(settings, demand, part),
         router=tier_router(demand, part),
         node_pool=pool,
         disaggregation=_disaggregation(demand, part, limits, pool),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
@@ -244,28 +244,36 @@ def model_router_order(times: ModelRouterTimeouts, tiers: Sequence[Timeouts]) ->
     )
 
 
-def timeout_problems(
-    settings: StackSettings, tiers: Sequence[TierPlan], model_router: ModelRouterPlan | None = None
-) -> list[Problem]:
-    """Every broken order of every tier, and of the Envoys that route by model, with what mends it."""
-    problems = [
-        _problem(settings, position, tier, order)
-        for position, tier in enumerate(tiers)
+def timeout_problems(settings: StackSettings, tiers: Mapping[int, TierPlan]) -> list[Problem]:
+    """Every broken order of every tier, which are given by their positions in the settings, with what mends it."""
+    broken = [
+        (order, position, tier)
+        for position, tier in tiers.items()
         for order in timeout_order(tier.timeouts, spot=settings.capacity.spot)
         if not order.holds
     ]
-    if model_router is not None:
-        problems += [
-            Problem(
-                f"{NAMESPACE}:routing.byModelField",
-                True,
-                f"{order} does not hold: {order.why}",
-                "leave it out; clients then choose a tier by the header",
-            )
-            for order in model_router_order(model_router.timeouts, [tier.timeouts for tier in tiers])
-            if not order.holds
-        ]
-    return problems
+    # A setting of the whole stack is told of once, with what the tier that asks most of it needs.
+    broken.sort(key=lambda one: one[0].shorter_s)
+    problems = [_problem(settings, position, tier, order) for order, position, tier in broken]
+    last = {problem.path: problem for problem in problems}
+    return [problem for problem in problems if _OF_A_TIER in problem.path or last[problem.path] is problem]
+
+
+_OF_A_TIER = ":tiers["
+
+
+def model_router_problems(model_router: ModelRouterPlan, tiers: Sequence[TierPlan]) -> list[Problem]:
+    """Every broken order of the Envoys that route by model, with what mends it."""
+    return [
+        Problem(
+            f"{NAMESPACE}:routing.byModelField",
+            True,
+            f"{order} does not hold: {order.why}",
+            "leave it out; clients then choose a tier by the header",
+        )
+        for order in model_router_order(model_router.timeouts, [tier.timeouts for tier in tiers])
+        if not order.holds
+    ]
 
 
 def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Order) -> Problem:

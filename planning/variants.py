@@ -83,8 +83,8 @@ class Variants:
 
     def _planned(self, settings: StackSettings, tier: TierSettings) -> tuple[TierDemand, TierBill] | None:
         working = open_hours(settings.schedule.working_hours)
-        demand, _ = tier_demand(tier, f"{NAMESPACE}:tiers", working, self._market(settings).offerings)
-        if demand is None:
+        demand, wrong = tier_demand(tier, f"{NAMESPACE}:tiers", working, self._market(settings).offerings)
+        if demand is None or wrong:
             return None
         try:
             return demand, self._bills(settings, [demand]).tier_bill(demand, Levers())

@@ -124,6 +124,7 @@ def _of_tier(what: str, tier: int, setting: str, value: Any, says: str) -> Mista
 
 _FAST: Final = 0
 _SPLIT: Final = 1
+_BATCH: Final = 2
 _REQUIREMENT: Final[Path] = (*_NODES, "requirements", 3)
 
 MISTAKES: Final[tuple[Mistake, ...]] = (
@@ -157,19 +158,19 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         "working hours that never open",
         ("schedule", "workingHours", "end"),
         "0 8 * * 1-5",
-        "leave no hour open or none closed in a week",
+        "workingHours.start is .*leaves no hour open in a week; name days of the week, and an end after the start",
     ),
     _setting(
         "working hours on a day that no month has",
         ("schedule", "workingHours", "start"),
         "0 8 30 2 *",
-        "workingHours.start is .*: is no cron expression",
+        "workingHours.start is .*: names a day that its months do not have, so it never comes; name days of the week",
     ),
     _setting(
         "a cooldown below the cold start",
         ("scaling",),
         {"idleCooldownMinutes": 2},
-        r"idleCooldownMinutes is 2.0: cooldown 120 s >= cold start .*set \d+ or more, or leave it out",
+        r"idleCooldownMinutes is 2: cooldown 120 s >= cold start .*set \d+ or more, or leave it out",
     ),
     _setting(
         "a grace over 110 s with spot",
@@ -185,24 +186,43 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         "disaggregation.enabled is True: .* does not pay at this load; .*insist: true",
     ),
     _of_tier(
-        "an on-demand floor above the minimum", _FAST, "onDemandFloor", 3, "onDemandFloor 3 is above minReplicas 2"
+        "an on-demand floor above the minimum", _FAST, "onDemandFloor", 3, "onDemandFloor is 3: is above minReplicas 2"
     ),
     _of_tier(
-        "a pause below the on-demand floor", _FAST, "pausedReplicas", 0, "pausedReplicas 0 is below onDemandFloor 1"
+        "a pause below the on-demand floor", _FAST, "pausedReplicas", 0, "pausedReplicas is 0: is below onDemandFloor 1"
     ),
     _of_tier(
         "a second KV store beside that of prefill and decode",
         _SPLIT,
         "kvOffloadGib",
         16,
-        "kvOffloadGib 16 with disaggregation.enabled: .*disaggregation.kvStoreGib",
+        "kvOffloadGib is 16: prefill and decode pods have a store already; write disaggregation.kvStoreGib",
     ),
     _of_tier(
         "a store of files without a place for them",
         _SPLIT,
         "disaggregation",
         {"enabled": True, "insist": True, "sharedStore": "file"},
-        "disaggregation.*sharedStore file and sharedClaim go together",
+        "disaggregation.sharedStore is 'file': needs sharedClaim, .*; name one, or choose s3",
+    ),
+    _of_tier(
+        "prefill and decode apart on CPUs",
+        _BATCH,
+        "disaggregation",
+        {"enabled": True},
+        "disaggregation.enabled is True: GGUF is run by llama.cpp, .*; leave disaggregation out, or choose",
+    ),
+    _setting(
+        "no in quotes",
+        ("capacity",),
+        {"spot": "no"},
+        "capacity.spot is 'no': must be true or false; write false, without quotes",
+    ),
+    _setting(
+        "a whole number in quotes",
+        ("budget", "monthlyUsd"),
+        "6000",
+        "budget.monthlyUsd is '6000': must be a number, not text; write 6000",
     ),
     # Nodes
     _node_class("a role and an instance profile", ("spec", "instanceProfile"), "nodes", "role.*instanceProfile"),

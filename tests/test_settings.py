@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from settings import StackSettings, WorkingHours, did_you_mean, open_hours, read
+from settings import ConfigurationError, StackSettings, WorkingHours, did_you_mean, open_hours, read
 
 
 def tier(**changes: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_settings_are_frozen() -> None:
         ({"access": {"accountId": 12345}}, 'must be text; the 12 digits in quotes, for example "111122223333"'),
         (
             {"tiers": [tier(minReplicas=5, maxReplicas=2, onDemandFloor=9, workingHoursReplicas=0)]},
-            "maxReplicas 2 is below minReplicas 5: raise the one or lower the other; and onDemandFloor 9 is above",
+            "frugal-llm:tiers[0].maxReplicas is 2: is below minReplicas 5; raise the one or lower the other",
         ),
         (
             {"tiers": [tier(slo={"ttftMs": 1000, "tpotMS": 80})]},
@@ -83,16 +83,22 @@ def test_settings_are_frozen() -> None:
         ),
         ({"tiers": [tier(minReplicas=True)]}, "frugal-llm:tiers[0].minReplicas is True: must be a number"),
         ({"tiers": [tier(name="Fast tier")]}, "frugal-llm:tiers[0].name is 'Fast tier': must match"),
-        ({"tiers": [tier(name="system")]}, "the name system is taken"),
+        (
+            {"tiers": [tier(name="system")]},
+            "frugal-llm:tiers[0].name is 'system': is taken by the nodes of the controllers",
+        ),
         (
             {"routing": {"default_tier": "fast"}},
             "frugal-llm:routing.default_tier: is no setting; did you mean defaultTier",
         ),
-        ({"tiers": [tier(maxReplicas=1, minReplicas=2)]}, "maxReplicas 1 is below minReplicas 2"),
-        ({"tiers": [tier(onDemandFloor=1)]}, "onDemandFloor 1 is above minReplicas 0"),
+        ({"tiers": [tier(maxReplicas=1, minReplicas=2)]}, "maxReplicas is 1: is below minReplicas 2"),
+        (
+            {"tiers": [tier(onDemandFloor=1)]},
+            "onDemandFloor is 1: is above minReplicas 0, of which a floor is part; raise minReplicas to 1",
+        ),
         (
             {"tiers": [tier(maxModelLen=512)]},
-            "traffic of 1050 tokens a request on average does not fit maxModelLen 512",
+            "maxModelLen is 512: is below the 1,050 tokens of a request on average",
         ),
         ({"tiers": [tier(), tier()]}, "frugal-llm:tiers[1].name is 'fast': another tier has this name"),
         (
@@ -110,7 +116,8 @@ def test_settings_are_frozen() -> None:
         ({"schedule": {"workingHours": {"start": "8:00"}}}, "must have the 5 fields minute, hour, day of month"),
         (
             {"schedule": {"workingHours": {"start": "0 8 * * 1", "end": "0 8 * * 1"}}},
-            "leave no hour open or none closed in a week",
+            "frugal-llm:schedule.workingHours.start is '0 8 * * 1': with end '0 8 * * 1' it leaves no hour open in a "
+            "week; name days of the week, and an end after the start",
         ),
         ({"budget": {"monthlyUsd": 0}}, "frugal-llm:budget.monthlyUsd is 0: must be above 0"),
         ({"budget": {"notify": ["nobody"]}}, "frugal-llm:budget.notify[0] is 'nobody'"),
@@ -127,7 +134,7 @@ def test_settings_are_frozen() -> None:
         ({"access": {"accountId": "1234"}}, "the 12 digits in quotes"),
         ({"cluster": {"kubernetesVersion": "v1.36"}}, 'a minor version in quotes, for example "1.36"'),
         ({"network": {"ingressScheme": "internet-facing"}}, "needs certificateArn"),
-        ({"network": {"oidc": OIDC}}, "oidc needs certificateArn: a load balancer signs people in on HTTPS"),
+        ({"network": {"oidc": OIDC}}, "network.oidc: needs certificateArn: a load balancer signs people in on HTTPS"),
         (
             {"network": {"oidc": {**OIDC, "clientSecret": "canary"}}},
             "frugal-llm:network.oidc.clientSecret: is no setting",
@@ -155,6 +162,44 @@ def test_settings_are_frozen() -> None:
         ({"tiers": [tier(maxModelLen=1)]}, "frugal-llm:tiers[0].maxModelLen is 1: must be at least 128"),
         ({"budget": {"monthlyUsd": "much"}}, "frugal-llm:budget.monthlyUsd is 'much': must be a number"),
         ({"capacity": {"spot": "maybe"}}, "frugal-llm:capacity.spot is 'maybe': must be true or false"),
+        (
+            {"capacity": {"spot": "no"}},
+            "frugal-llm:capacity.spot is 'no': must be true or false; write false, without quotes",
+        ),
+        ({"capacity": {"spot": 1}}, "frugal-llm:capacity.spot is 1: must be true or false; write true, without quotes"),
+        (
+            {"tiers": [tier(minReplicas="3")]},
+            "frugal-llm:tiers[0].minReplicas is '3': must be a number, not text; write 3",
+        ),
+        (
+            {"budget": {"monthlyUsd": "800"}},
+            "frugal-llm:budget.monthlyUsd is '800': must be a number, not text; write 800",
+        ),
+        ({"observability": {"storageGib": True}}, "must be a number, not true or false"),
+        ({"tiers": [{"name": "fast"}]}, "frugal-llm:tiers[0].slo: is missing; add it, for example {ttftMs: 1000"),
+        ({"tags": {"Name": "x"}}, "frugal-llm:tags.Name: is reserved"),
+        (
+            {"tiers": [tier(quantization="gguf", gpus=["L4"])]},
+            "frugal-llm:tiers[0].gpus is ['L4']: GGUF runs on CPUs here; leave gpus out, or choose another",
+        ),
+        (
+            {"tiers": [tier(quantization="gguf", kvCacheDtype="fp8")]},
+            "frugal-llm:tiers[0].kvCacheDtype is 'fp8': is of vLLM, and GGUF is run by llama.cpp; leave it out",
+        ),
+        (
+            {"schedule": {"workingHours": {"start": "0 8 31 2 *"}}},
+            "workingHours.start is '0 8 31 2 *': names a day that its months do not have, so it never comes; name days "
+            "of the week, for example 0 8 * * 1-5",
+        ),
+        (
+            {"schedule": {"workingHours": {"start": "0 8 29 2 *"}}},
+            "workingHours.start is '0 8 29 2 *': with end '0 18 * * 1-5' it leaves no hour closed in a week: dates "
+            "come in few weeks only; name days of the week",
+        ),
+        (
+            {"schedule": {"workingHours": {"start": "* * * * *", "end": "59 23 31 12 *"}}},
+            "leaves no hour open in a week: dates come in few weeks only",
+        ),
         (
             {"tiers": [tier(budget={"monthlyUsd": 5})]},
             "frugal-llm:tiers[0].budget: is no setting here; it is one of the whole stack: frugal-llm:budget",
@@ -211,6 +256,65 @@ def test_sections_may_come_as_json_text_or_as_nothing() -> None:
     assert reading.problems == ()
     assert reading.settings is not None
     assert reading.settings.budget.monthly_usd == 5000
+
+
+def test_what_pulumi_writes_for_a_value_set_by_path_is_read() -> None:
+    # `pulumi config set --path` makes true, false and whole numbers what they are and leaves "0.4" and "2.5" text.
+    traffic = {"requestsPerDay": 1000, "inputTokens": 900, "outputTokens": 150, "prefixHitRate": "0.4"}
+    reading = read(
+        "us-east-1",
+        {
+            "tiers": [tier(traffic=traffic, maxQualityLossPercent="2.5")],
+            "capacity": '{"spot": false, "onDemandFallback": true}',
+        },
+    )
+    assert reading.problems == ()
+    assert reading.settings is not None
+    assert reading.settings.tiers[0].traffic.prefix_hit_rate == 0.4
+    assert reading.settings.tiers[0].max_quality_loss_percent == 2.5
+    assert not reading.settings.capacity.spot
+
+
+def test_settings_that_do_not_go_together_are_found_beside_broken_ones() -> None:
+    broken = tier(minReplicas=1, onDemandFloor=2, maxReplicas="many", gpus="L4")
+    assert problems(tiers=[broken], network={"ingressScheme": "internet-facing", "zones": "us-east-1a"}) == [
+        "frugal-llm:tiers[0].maxReplicas is 'many': must be a whole number",
+        "frugal-llm:tiers[0].gpus is 'L4': must be a list; write gpus: [L4]",
+        "frugal-llm:network.zones is 'us-east-1a': must be a list; write zones: [us-east-1a]",
+        "frugal-llm:network.ingressScheme is 'internet-facing': needs certificateArn: API keys must not cross the "
+        "internet in clear; add certificateArn, an ACM certificate, for example "
+        "arn:aws:acm:us-east-2:111122223333:certificate/0123abcd-…; or set internal",
+        "frugal-llm:tiers[0].onDemandFloor is 2: is above minReplicas 1, of which a floor is part; raise minReplicas "
+        "to 2 or lower the floor",
+    ]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tiers": [tier(minReplicas="two", onDemandFloor=1)]},
+        {"tiers": [tier(minReplica=2, onDemandFloor=1)]},
+        {"tiers": [tier(maxModelLen="long", traffic={"requestsPerDay": 1, "inputTokens": 9000, "outputTokens": 9})]},
+        {"network": {"ingressScheme": "internet-facing", "certificateArn": "mine"}},
+        {"network": {"ingressScheme": "internet-facing", "certificateARN": "mine"}},
+        {"schedule": {"workingHours": {"start": "0 20 * * 1-5", "end": "8 pm"}}},
+    ],
+)
+def test_a_default_in_place_of_a_broken_or_misspelt_setting_makes_no_second_problem(config: dict[str, Any]) -> None:
+    assert len(problems(**config)) == 1, problems(**config)
+
+
+def test_of_a_broken_section_the_sound_settings_remain_and_the_others_are_named() -> None:
+    reading = read("us-east-1", {"tiers": [tier()], "scaling": {"graceSeconds": 60, "nodeIdleMinutes": "long"}})
+    assert reading.settings is not None
+    assert reading.settings.scaling.grace_seconds == 60
+    assert reading.left_out == {("scaling", "nodeIdleMinutes")}
+
+
+def test_problems_of_a_section_stand_together_and_the_tenth_tier_after_the_second() -> None:
+    found = read("us-east-1", {"tiers": [tier(name=f"t{n}", minReplicas=-1) for n in range(11)], "budget": 5}).problems
+    paths = [problem.path for problem in ConfigurationError(reversed(found)).problems]
+    assert paths == ["frugal-llm:budget", *(f"frugal-llm:tiers[{n}].minReplicas" for n in range(11))]
 
 
 def test_a_broken_tier_is_not_reported_as_a_missing_one() -> None:

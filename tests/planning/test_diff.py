@@ -126,7 +126,7 @@ def test_a_stack_over_its_budget_is_compared_and_warned_of(capsys: pytest.Captur
     text = diff(capsys, PROD, variant(tmp_path / "b.yaml", {"monthlyUsd: 5000": "monthlyUsd: 2000"}))
     over = expected_usd(PROD) - 2000
     assert text.splitlines()[0].endswith(f"(no change): over budget by ${over:,.0f}, the preview fails")
-    lines = text[text.index("- over budget: frugal-llm:budget.monthlyUsd is 2000.0") :].splitlines()
+    lines = text[text.index("- over budget: frugal-llm:budget.monthlyUsd is 2000") :].splitlines()
     assert lines[0].endswith("the least change first:")
     assert re.match(r"  - [\d,]+ USD a month, giving up ", lines[1])
     assert any(line.startswith("  - or raise the budget to ") for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,31 @@ def test_a_pause_leaves_checkpoint_gpus_limits_and_time_outs_as_they_were(stack:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"onDemandFloor": 1, "pausedReplicas": 0}, "pausedReplicas 0 is below onDemandFloor 1"),
-        ({"maxReplicas": 2, "pausedReplicas": 3}, "pausedReplicas 3 is above maxReplicas 2"),
+        ({"onDemandFloor": 1, "pausedReplicas": 0}, "pausedReplicas is 0: is below onDemandFloor 1"),
+        ({"maxReplicas": 2, "pausedReplicas": 3}, "pausedReplicas is 3: is above maxReplicas 2"),
     ],
 )
 def test_a_pause_below_the_floor_or_above_the_maximum_is_refused(changes: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         planned("prod", {}, **changes)
+
+
+def test_a_pause_that_breaks_the_budget_is_what_the_way_out_names() -> None:
+    read = read_stack(ROOT / "Pulumi.prod.yaml")
+    tiers: Any = read.values["tiers"]
+    values = {**read.values, "budget": {"monthlyUsd": 4000}}
+
+    def refused(replicas: int) -> str:
+        given = [{**tier, "pausedReplicas": replicas} if tier["name"] == "quality" else tier for tier in tiers]
+        with pytest.raises(ConfigurationError) as raised:
+            plan_config(read.region, {**values, "tiers": given}, read.encrypted)
+        return str(raised.value)
+
+    message = refused(20)
+    found = re.search(r"giving up paused replicas: frugal-llm:tiers\[1\].pausedReplicas: (\d+)", message)
+    assert found
+    most = int(found[1])
+    paused = [{**tier, "pausedReplicas": most} if tier["name"] == "quality" else tier for tier in tiers]
+    assert plan_config(read.region, {**values, "tiers": paused}, read.encrypted)
+    assert "frugal-llm:budget.monthlyUsd" in refused(most + 1)
+    assert "giving up the pause (the tier scales with its load again): frugal-llm:tiers[1].paused" in message

@@ -129,7 +129,9 @@ def test_the_ranked_choices_name_the_pool_with_prices_and_the_reason_of_each_los
 
 def test_a_floor_that_is_never_built_is_refused() -> None:
     tier = {**tiers("prod")[0], "onDemandFloor": 1, "disaggregation": {"enabled": True}}
-    assert "prefill and decode pods have no floor" in problems(tiers=[tier], routing={})
+    assert "onDemandFloor is 1: needs prefill and decode together: apart they have no floor" in problems(
+        tiers=[tier], routing={}
+    )
 
 
 def test_every_tier_meets_its_target_on_every_type_of_its_pool(plan: Plan) -> None:
@@ -229,7 +231,7 @@ def test_prefill_and_decode_apart_need_no_insistence_where_that_is_cheaper() -> 
             {"region": "eu-west-1", "tiers": tiers("prod", gpus=["L4"])},
             "is not offered in this region; it has A100-40GB",
         ),
-        ({"budget": {"monthlyUsd": 700}}, "frugal-llm:budget.monthlyUsd is 700.0: the cheapest plan is projected at"),
+        ({"budget": {"monthlyUsd": 700}}, "frugal-llm:budget.monthlyUsd is 700: the cheapest plan is projected at"),
         ({"capacity": {"excludedInstanceTypes": ["g6.xxlarge"]}}, "no such instance type; did you mean g6.xlarge"),
         ({"network": {"zones": ["us-east-1a", "eu-west-1b"]}}, "is no zone of us-east-1"),
         ({"network": {"zones": [f"us-east-1{letter}" for letter in "abcd"]}}, "at most 3 different zones"),
@@ -238,6 +240,99 @@ def test_prefill_and_decode_apart_need_no_insistence_where_that_is_cheaper() -> 
 )
 def test_a_name_or_wish_that_cannot_be_met_ends_with_the_way_out(changes: dict[str, Any], expected: str) -> None:
     assert expected in problems(**changes)
+
+
+EVERYTHING_WRONG: dict[str, Any] = {
+    "buget": {"monthlyUsd": 100},
+    "apiKey": "sk-123",
+    "network": {"certificateArn": "arn:aws:acm:eu-west-1:111122223333:certificate/0123abcd"},
+    "schedule": {"workingHours": {"start": "0 8 31 2 *", "end": "0 18 * * 1-5"}},
+    "scaling": {"idleCooldownMinutes": 2, "graceSeconds": 300},
+}
+
+
+def paths(region: str | None, values: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigurationError) as raised:
+        plan_config(region, values, encrypted=frozenset())
+    return [problem.path.removeprefix("frugal-llm:") for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize("second", [{}, {"quantisation": "fp8", "onDemandFloor": 9}])
+def test_what_is_wrong_in_settings_names_and_plan_comes_in_one_message(second: dict[str, Any]) -> None:
+    fast = {**tiers("prod")[0], "maxModelLen": 200_000}
+    other = {**tiers("prod")[0], "name": "other", "maxModelLen": 200_000, **second}
+    found = paths("us-east-1", {**EVERYTHING_WRONG, "tiers": [fast, other]})
+    assert found == [
+        "apiKey",
+        "buget",
+        "network.certificateArn",
+        "scaling.graceSeconds",
+        "scaling.idleCooldownMinutes",
+        "schedule.workingHours.start",
+        "tiers[0].maxModelLen",
+        "tiers[1].maxModelLen",
+        *(["tiers[1].onDemandFloor", "tiers[1].quantisation"] if second else []),
+    ]
+
+
+def test_names_in_a_tier_are_looked_up_although_no_tier_is_sound() -> None:
+    broken = {**tiers("prod")[0], "slo": {"ttftMs": "soon"}, "gpus": ["L5"], "maxModelLen": 200_000}
+    assert paths("us-east-1", {"tiers": [broken]}) == [
+        "tiers[0].gpus[0]",
+        "tiers[0].maxModelLen",
+        "tiers[0].slo.tpotMs",
+        "tiers[0].slo.ttftMs",
+    ]
+
+
+def test_nothing_is_concluded_from_a_default_that_stands_for_a_broken_setting() -> None:
+    apart = {**tiers("prod")[1], "disaggregation": {"enabled": True}}
+    assert paths("us-east-1", {"tiers": [apart], "routing": {}}) == ["tiers[0].disaggregation.enabled"]
+    # On-demand it may pay, and take its time to stop.
+    unsure = {"tiers": [apart], "capacity": {"spot": "off"}, "scaling": {"graceSeconds": 300}}
+    assert paths("us-east-1", unsure) == ["capacity.spot"]
+
+
+def test_a_budget_is_held_against_the_stack_beside_problems_that_do_not_change_its_bill() -> None:
+    region, values = config("prod")
+    over = {**values, "budget": {"monthlyUsd": 700}, "network": EVERYTHING_WRONG["network"]}
+    assert paths(region, over) == ["budget.monthlyUsd", "network.certificateArn"]
+    # With a tier left out the bill is another.
+    assert paths(region, {**over, "tiers": [*over["tiers"], {"name": "x"}]})[0] == "network.certificateArn"
+
+
+def test_a_gguf_tier_with_prefill_and_decode_apart_is_told_which_checkpoints_can() -> None:
+    tier = {**tiers("prod")[0], "quantization": "gguf", "disaggregation": {"enabled": True}}
+    message = problems(tiers=[tier], routing={})
+    assert "frugal-llm:tiers[0].disaggregation.enabled is True: GGUF is run by llama.cpp" in message
+    assert "leave disaggregation out, or choose quantization auto or" in message
+    for method in ("awq", "fp16", "fp8"):
+        assert re.search(rf"auto or .*\b{method}\b", message)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"gpus": ["L4"], "kvOffloadGib": 900}, "kvOffloadGib"),
+        (
+            {"gpus": ["L4"], "disaggregation": {"enabled": True, "insist": True, "kvStoreGib": 900}},
+            "disaggregation.kvStoreGib",
+        ),
+    ],
+)
+def test_a_kv_store_beyond_every_node_is_told_the_largest_that_fits(change: dict[str, Any], setting: str) -> None:
+    tier = {**tiers("prod")[0], "minReplicas": 1, **change}
+    found = re.search(rf"tiers\[0\]\.{setting} is 900: .*; at most (\d+) fits", problems(tiers=[tier], routing={}))
+    assert found
+    most = int(found[1])
+
+    def with_store(gib: int) -> list[dict[str, Any]]:
+        if setting == "kvOffloadGib":
+            return [{**tier, "kvOffloadGib": gib}]
+        return [{**tier, "disaggregation": {"enabled": True, "insist": True, "kvStoreGib": gib}}]
+
+    assert planned("prod", tiers=with_store(most), routing={}, budget={})
+    assert f"at most {most} fits" in problems(tiers=with_store(most + 1), routing={}, budget={})
 
 
 @pytest.mark.parametrize(

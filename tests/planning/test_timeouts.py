@@ -17,6 +17,7 @@ from planning.stack import plan_config
 from planning.stackfile import read_stack
 from planning.timeouts import (
     model_router_order,
+    model_router_problems,
     model_router_table,
     model_router_timeouts,
     timeout_order,
@@ -116,7 +117,7 @@ def test_without_spot_running_answers_get_the_grace_that_is_asked_for() -> None:
 def test_a_broken_order_of_a_plan_names_both_times_the_tier_and_the_way_out() -> None:
     settings, plan = planned("dev")
     slow = vllm_cold_start(2000)
-    tiers = [replace(plan.tiers[0], timeouts=timeouts(slow, 3600))]
+    tiers = {0: replace(plan.tiers[0], timeouts=timeouts(slow, 3600))}
     (problem,) = timeout_problems(settings, tiers)
     assert str(problem).startswith("frugal-llm:tiers[0].model is ")
     # 60 s for the node, 167 for the image, 45 and 2,400 for the weights: twice that in minutes, and 200 s of margins.
@@ -128,7 +129,7 @@ def test_a_cooldown_below_the_cold_start_is_refused_with_the_least_that_works() 
     with pytest.raises(ConfigurationError) as raised:
         planned("dev", scaling={"idleCooldownMinutes": 1})
     message = str(raised.value)
-    assert "frugal-llm:scaling.idleCooldownMinutes is 1.0: cooldown 60 s >= cold start" in message
+    assert "frugal-llm:scaling.idleCooldownMinutes is 1: cooldown 60 s >= cold start" in message
     least = max(map(int, re.findall(r"set (\d+) or more, or leave it out", message)))
     _, plan = planned("dev", scaling={"idleCooldownMinutes": least})
     assert {tier.timeouts.cooldown_s for tier in plan.tiers} == {60 * least}
@@ -182,10 +183,10 @@ def test_the_envoys_that_route_by_model_fit_between_the_load_balancer_and_any_ti
 def test_a_broken_order_of_the_envoys_that_route_by_model_is_refused_with_the_setting(
     change: dict[str, int], names: tuple[str, str]
 ) -> None:
-    settings, plan = planned("prod", routing={"defaultTier": "fast", "byModelField": True})
-    assert timeout_problems(settings, plan.tiers, plan.model_router) == []
+    _, plan = planned("prod", routing={"defaultTier": "fast", "byModelField": True})
+    assert model_router_problems(plan.model_router, plan.tiers) == []
     broken = replace(plan.model_router, timeouts=replace(plan.model_router.timeouts, **change))
-    problems = timeout_problems(settings, plan.tiers, broken)
+    problems = model_router_problems(broken, plan.tiers)
     longer, shorter = map(re.escape, names)
     assert any(re.search(rf"is True: {longer} [\d,]+ s >=? {shorter} [\d,]+ s does", str(one)) for one in problems)
     assert {one.path for one in problems} == {"frugal-llm:routing.byModelField"}
