@@ -66,7 +66,7 @@ test-cluster: $(EVERYTHING) $(EMULATORS) cluster-tools ## the program before the
 	@$(BIN)/pytest -q -n 3 --dist loadfile -m 'cluster and not soak' tests/cluster  # they wait more than they compute
 
 soak: $(EVERYTHING) $(EMULATORS) cluster-tools ## the cluster tests that repeat, in full
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m soak tests/cluster
+	@$(BIN)/pytest -q -n 2 --dist worksteal -m soak tests/cluster
 
 bench: $(EVERYTHING) ## how long plans take and what a router adds, against their limits
 	@$(BIN)/python benchmarks/plan.py

@@ -14,7 +14,9 @@ from planning.plan import Plan
 from planning.report.terminal import report
 from planning.stack import plan_config
 from prices.live import live_prices
-from settings import NAMESPACE, SECRET_KEYS, ConfigurationError, StackSettings, own_values
+from problems import NAMESPACE, ConfigurationError
+from reading import own_values
+from settings import SECRET_KEYS, StackSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from planning.commands.planned import planned
 from planning.facts.table import InvalidTable
 from planning.report.terminal import plain_table
 from planning.stackfile import StackFileError, read_stack, stack_path
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 _WRONG = 2
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from planning.commands.common import UsageError
 from planning.facts.table import InvalidTable
 from planning.stackfile import StackFileError
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 _COMMANDS = {
     "plan": "the plan and the cost of a stack file",

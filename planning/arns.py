@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from settings import NAMESPACE, Problem, StackSettings
+from problems import NAMESPACE, Problem
+from settings import StackSettings
 
 
 def partition(region: str) -> str:

@@ -19,7 +19,8 @@ from planning.facts.checkpoints import checkpoints
 from planning.facts.instances import regions
 from planning.facts.models import models
 from planning.variants import Month, Variants
-from settings import NAMESPACE, Problem, Settings, StackSettings, TierSettings, Traffic, WorkingHours
+from problems import NAMESPACE, Problem
+from settings import Settings, StackSettings, TierSettings, Traffic, WorkingHours
 
 #: Changes that are named.
 _ENOUGH = 3

@@ -9,7 +9,8 @@ from planning.facts.node_images import DRIVER_FLOOR
 from planning.model_router import shared_models
 from planning.plan import Plan, TierPlan
 from planning.savings import NEEDED_FIRST
-from settings import Problem, StackSettings
+from problems import Problem
+from settings import StackSettings
 
 _FEW_OFFERINGS = 3
 _WORTH_SAYING_USD = 5.0

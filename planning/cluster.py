@@ -15,7 +15,8 @@ from planning.facts.system_images import SystemImage, system_images
 from planning.facts.table import CPU_ARCHITECTURES, CpuArchitecture, UnknownFact
 from planning.network import service_cidr
 from planning.plan import ClusterPlan
-from settings import NAMESPACE, Problem, StackSettings
+from problems import NAMESPACE, Problem
+from settings import StackSettings
 
 
 def cluster_problems(settings: StackSettings) -> list[Problem]:

@@ -20,7 +20,8 @@ from planning.facts.node_images import DRIVER_FLOOR, NodeImage, newest_image
 from planning.facts.quality import QualityLoss, checkpoint_loss, kv_cache_loss
 from planning.facts.traces import InvalidTrace
 from planning.traffic import Shape, growing, profile_choices, shape, with_peak
-from settings import NAMESPACE, Capacity, Problem, StackSettings, TierSettings, did_you_mean
+from problems import NAMESPACE, Problem, did_you_mean
+from settings import Capacity, StackSettings, TierSettings
 
 #: What ``auto`` may lose when the settings do not say: the upper end of the 1 to 3 % that arXiv 2411.02355 (500,000
 #: evaluations) reports for integer formats it recommends; 4 bit of an 8B model lies within it.

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from planning.plan import CostItem, CostRange, Plan
 from planning.variants import Variants
-from settings import NAMESPACE, StackSettings
+from problems import NAMESPACE
+from settings import StackSettings
 
 #: More changed settings than this are applied tier by tier, section by section.
 _MOST_STEPS = 12

@@ -12,7 +12,8 @@ from planning.options import Demand, Option, replica_speed
 from planning.plan import TierPlan
 from planning.serving import Load, LoadModel, Workload
 from planning.speed import ReplicaSpeed
-from settings import NAMESPACE, Problem, StackSettings
+from problems import NAMESPACE, Problem
+from settings import StackSettings
 
 #: Prompts with fewer new tokens than this are prefilled on the decode pod: the transfer would cost more than it saves.
 #: llm-d's own example of the prefix-based decider.

@@ -10,7 +10,8 @@ from planning.bill import StackBills, TierBill, TierDemand
 from planning.facts.instances import Offering
 from planning.root_volume import VolumePrices, root_volume
 from planning.traffic import HOURS_PER_MONTH
-from settings import NAMESPACE, Budget
+from problems import NAMESPACE
+from settings import Budget
 
 #: A rolling change of a Deployment starts a new pod before it stops the old one (maxSurge 1, maxUnavailable 0), and so
 #: does the replacement of a node. Several of a pool take turns: each leaves an empty node to the next.

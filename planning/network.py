@@ -6,7 +6,8 @@ import ipaddress
 
 from planning.plan import ExistingVpc, NetworkPlan, OidcPlan
 from planning.private_endpoints import interface_endpoints
-from settings import NAMESPACE, Network, Problem
+from problems import NAMESPACE, Problem
+from settings import Network
 
 #: Letters of three zones that new accounts see, where they are not a, b, c. AWS documentation, recalled, not verified;
 #: ``network.zones`` overrides it. us-west-1 gives new accounts two zones only.

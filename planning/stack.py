@@ -51,19 +51,9 @@ from planning.speed import COST_BAND_THIN
 from planning.timeouts import model_router_problems, timeout_problems
 from planning.traffic import DAYS_PER_MONTH, Shape
 from planning.variants import Month, Variants
-from settings import (
-    NAMESPACE,
-    SECRET_KEYS,
-    ConfigurationError,
-    LatencyTarget,
-    Location,
-    Problem,
-    Reading,
-    StackSettings,
-    TierSettings,
-    open_hours,
-    read,
-)
+from problems import NAMESPACE, ConfigurationError, Location, Problem
+from reading import Reading, read
+from settings import SECRET_KEYS, LatencyTarget, StackSettings, TierSettings, open_hours
 
 #: The stricter target that the report always answers for, beside the stack's own.
 TARGET_TPOT_WHAT_IF_MS = 50.0

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from planning.facts.traces import names_file
-from settings import NAMESPACE, own_values
+from problems import NAMESPACE
+from reading import own_values
 
 #: Stands for a value that only the stack's secrets provider can decrypt.
 ENCRYPTED = "[encrypted]"

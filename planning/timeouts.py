@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from planning.cold_start import LEAST_COOLDOWN_S, LONGEST_COOLDOWN_S, ColdStart
 from planning.plan import ModelRouterPlan, ModelRouterTimeouts, TierPlan, Timeouts
-from settings import NAMESPACE, Problem, StackSettings
+from problems import NAMESPACE, Problem
+from settings import StackSettings
 
 #: Spot gives two minutes; the rest stays for Karpenter's own taint and eviction.
 SPOT_GRACE_S = 110

@@ -14,7 +14,8 @@ from planning.network import network_problems
 from planning.options import Market
 from planning.plan import CostRange
 from planning.ranges import month_range
-from settings import NAMESPACE, Capacity, StackSettings, TierSettings, open_hours
+from problems import NAMESPACE
+from settings import Capacity, StackSettings, TierSettings, open_hours
 
 FixedCostsOf = Callable[[StackSettings, Sequence[TierDemand], Sequence[TierBill], Market], FixedCosts]
 

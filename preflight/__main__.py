@@ -26,7 +26,7 @@ from preflight.beside import ask, waiting_for
 from preflight.questions import Stack, checks_of
 from preflight.rows import NotAnswered, exit_code
 from preflight.table import show
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 _PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 _WRONG = 2

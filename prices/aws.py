@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from prices.explain import explained
 from prices.market import Market, PriceError
-from settings import did_you_mean
+from problems import did_you_mean
 
 #: The Price List has endpoints in few regions; this one answers for all.
 _PRICE_LIST_REGION = "us-east-1"

@@ -10,7 +10,7 @@ from planning.facts.instances import instance_types
 from planning.price_dates import LivePrices
 from prices.aws import Clients, clients, read_market
 from prices.market import PriceError, live_offerings, require_complete
-from settings import read
+from reading import read
 
 #: A preview waits this long at most for the next page of an answer to be asked for, and for one answer.
 _PATIENCE_S, _ANSWER_S = 15.0, 5.0

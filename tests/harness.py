@@ -23,7 +23,8 @@ from offline.answers import Answers
 from offline.manifests import HelmRelease, KubernetesObject
 from offline.recording import UNKNOWN, Properties, Recording, Resource
 from planning.stackfile import StackFile, read_stack, stack_names, stack_path
-from settings import NAMESPACE, SECRET_KEYS
+from problems import NAMESPACE
+from settings import SECRET_KEYS
 
 __all__ = [
     "ROOT",

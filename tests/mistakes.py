@@ -183,7 +183,7 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         _SPLIT,
         "disaggregation",
         {"enabled": True},
-        "disaggregation.enabled is True: .* does not pay at this load; .*insist: true",
+        "disaggregation.enabled is true: .* does not pay at this load; .*insist: true",
     ),
     _of_tier(
         "an on-demand floor above the minimum", _FAST, "onDemandFloor", 3, "onDemandFloor is 3: is above minReplicas 2"
@@ -210,7 +210,7 @@ MISTAKES: Final[tuple[Mistake, ...]] = (
         _BATCH,
         "disaggregation",
         {"enabled": True},
-        "disaggregation.enabled is True: GGUF is run by llama.cpp, .*; leave disaggregation out, or choose",
+        "disaggregation.enabled is true: GGUF is run by llama.cpp, .*; leave disaggregation out, or choose",
     ),
     _setting(
         "no in quotes",

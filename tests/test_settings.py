@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from settings import ConfigurationError, StackSettings, WorkingHours, did_you_mean, open_hours, read
+from problems import ConfigurationError, did_you_mean
+from reading import read
+from settings import StackSettings, WorkingHours, open_hours
 
 
 def tier(**changes: Any) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def test_settings_are_frozen() -> None:
             {"tiers": [tier(traffic={"requestsPerDay": -5, "inputTokens": 9, "outputTokens": 9})]},
             "frugal-llm:tiers[0].traffic.requestsPerDay is -5: must be at least 0",
         ),
-        ({"tiers": [tier(minReplicas=True)]}, "frugal-llm:tiers[0].minReplicas is True: must be a number"),
+        ({"tiers": [tier(minReplicas=True)]}, "frugal-llm:tiers[0].minReplicas is true: must be a number"),
         ({"tiers": [tier(name="Fast tier")]}, "frugal-llm:tiers[0].name is 'Fast tier': must match"),
         (
             {"tiers": [tier(name="system")]},
@@ -153,7 +155,7 @@ def test_settings_are_frozen() -> None:
         ({"tiers": []}, "frugal-llm:tiers is []: needs at least 1 entry"),
         ({"tiers": "fast"}, "frugal-llm:tiers is 'fast': must be a list"),
         ({"budget": 800}, "frugal-llm:budget is 800: must be a mapping such as budget: {monthlyUsd: 800}"),
-        ({"capacity": True}, "frugal-llm:capacity is True: must be a mapping of its settings: spot, "),
+        ({"capacity": True}, "frugal-llm:capacity is true: must be a mapping of its settings: spot, "),
         ({"tags": 5}, "frugal-llm:tags is 5: must be a mapping of names to values, such as {team: ml}"),
         ({"tags": {"year": 2026}}, 'frugal-llm:tags.year is 2026: must be text; write "2026"'),
         ({"tiers": [tier(gpus="L4")]}, "frugal-llm:tiers[0].gpus is 'L4': must be a list; write gpus: [L4]"),

@@ -15,7 +15,7 @@ from planning.facts.models import Architecture, model, models
 from planning.memory import KV_CACHE_DTYPES, MemoryFit, fit
 from planning.options import unsupported, vllm_default_limits
 from planning.plan import VllmLimits
-from settings import did_you_mean
+from problems import did_you_mean
 
 #: Length that one sequence is checked of when none is given: long enough for chat, short of what models could do.
 _DEFAULT_MAX_MODEL_LEN = 8192

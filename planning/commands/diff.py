@@ -23,7 +23,8 @@ from planning.facts.traces import names_file
 from planning.plan import Plan
 from planning.stack import plan_config, stack_variants
 from planning.stackfile import StackFileError, read_stack
-from settings import ConfigurationError, StackSettings, TierSettings
+from problems import ConfigurationError
+from settings import StackSettings, TierSettings
 
 #: Changes of the month below this are no change, USD.
 _NO_CHANGE_USD = 0.005

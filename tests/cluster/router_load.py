@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from planning.stackfile import read_stack, stack_path
-from settings import NAMESPACE
+from problems import NAMESPACE
 from tests import harness
 from tests.cluster.build import Tools
 from tests.cluster.callers import CHAT_PATH, Request, all_answered, send_all

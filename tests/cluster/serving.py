@@ -46,7 +46,7 @@ from components.router_config import (
 )
 from offline.recording import Recording
 from planning.stackfile import read_stack, stack_path
-from settings import NAMESPACE
+from problems import NAMESPACE
 from tests import harness
 from tests.cluster.build import Tools
 from tests.cluster.client import Client, Object, is_true

@@ -15,7 +15,7 @@ from planning.outputs import plan_outputs
 from planning.plan import Plan
 from planning.speed import ReplicaSpeed, gpu_speed
 from planning.stack import plan_config
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 LLAMA_70B = "meta-llama/Llama-3.1-70B-Instruct"
 

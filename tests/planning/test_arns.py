@@ -8,7 +8,8 @@ import pytest
 
 from planning.arns import arn_problems, partition
 from planning.stack import plan_config
-from settings import ConfigurationError, Problem, read
+from problems import ConfigurationError, Problem
+from reading import read
 from tests.test_settings import tier
 
 REGION = "us-east-1"

@@ -21,7 +21,9 @@ from planning.demands import tier_demand, usable_offerings
 from planning.options import Market
 from planning.plan import Plan
 from planning.stack import plan_config
-from settings import ConfigurationError, open_hours, read
+from problems import ConfigurationError
+from reading import read
+from settings import open_hours
 
 MODELS = (
     "meta-llama/Llama-3.1-8B-Instruct",

@@ -15,7 +15,8 @@ import yaml
 from planning.plan import Plan
 from planning.stack import plan_config, stack_variants
 from planning.stackfile import read_stack
-from settings import ConfigurationError, read
+from problems import ConfigurationError
+from reading import read
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGE = re.compile(r"^ +- ([\d,]+) USD a month, giving up (.+?):(?: (\S.*))?$")

@@ -22,7 +22,8 @@ from planning.network import network_plan
 from planning.private_endpoints import SERVICES, Service, endpoint_usd, interface_endpoints, nat_usd
 from planning.stack import plan_config
 from planning.system_pods import SYSTEM_PODS
-from settings import Network, StackSettings, read
+from reading import read
+from settings import Network, StackSettings
 from tests.test_settings import tier
 
 REGION = "us-east-1"

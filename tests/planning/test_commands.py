@@ -215,7 +215,8 @@ def test_a_plan_on_a_broken_price_file_says_which_line(
 ) -> None:
     for part in ("planning", "prices"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "settings.py", tmp_path)
+    for file in ("problems.py", "reading.py", "settings.py"):
+        shutil.copy(ROOT / file, tmp_path)
     path = tmp_path / "planning" / "facts" / "data" / name
     text = path.read_text()
     assert old in text

@@ -12,7 +12,7 @@ from planning.fixed import router_plan, system_nodes
 from planning.plan import ModelRouterPlan, Plan
 from planning.stack import plan_config
 from planning.system_pods import DAEMONS, SYSTEM_PODS
-from settings import ConfigurationError
+from problems import ConfigurationError
 from tests.test_settings import tier
 
 REGION = "us-east-1"

@@ -12,7 +12,8 @@ import pytest
 
 from planning.network import address_problem, network_plan, network_problems, service_cidr
 from planning.stack import plan_config
-from settings import ConfigurationError, Network
+from problems import ConfigurationError
+from settings import Network
 from tests.test_settings import tier
 
 REGION = "us-east-1"

@@ -9,7 +9,8 @@ import pytest
 from planning.demands import usable_offerings
 from planning.plan import Plan
 from planning.stack import plan_config
-from settings import Capacity, ConfigurationError
+from problems import ConfigurationError
+from settings import Capacity
 
 TIER: dict[str, Any] = {
     "name": "fast",

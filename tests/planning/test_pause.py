@@ -13,7 +13,7 @@ import pytest
 from planning.plan import Plan
 from planning.stack import plan_config
 from planning.stackfile import read_stack
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOURS = 730

@@ -10,7 +10,7 @@ import pytest
 from planning.plan import Plan
 from planning.stack import plan_config
 from planning.stackfile import read_stack
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"

@@ -16,7 +16,7 @@ from planning.outputs import alternatives, plan_outputs
 from planning.plan import Plan
 from planning.stack import plan_config
 from planning.stackfile import read_stack
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 STACKS = ("dev", "staging", "prod")
@@ -181,7 +181,7 @@ def test_prefill_and_decode_apart_are_refused_where_together_is_cheaper_unless_t
     assert figures
     apart_usd, together_usd = (float(figure.replace(",", "")) for figure in figures.groups())
     assert apart_usd > together_usd
-    assert "frugal-llm:tiers[0].disaggregation.enabled is True" in refusal
+    assert "frugal-llm:tiers[0].disaggregation.enabled is true" in refusal
     assert "insist: true" in refusal
     insisting = {**tier, "disaggregation": {"enabled": True, "insist": True}}
     assert planned("prod", tiers=[insisting], routing={}).forecast.tiers[0].expected_usd == pytest.approx(
@@ -304,7 +304,7 @@ def test_a_budget_is_held_against_the_stack_beside_problems_that_do_not_change_i
 def test_a_gguf_tier_with_prefill_and_decode_apart_is_told_which_checkpoints_can() -> None:
     tier = {**tiers("prod")[0], "quantization": "gguf", "disaggregation": {"enabled": True}}
     message = problems(tiers=[tier], routing={})
-    assert "frugal-llm:tiers[0].disaggregation.enabled is True: GGUF is run by llama.cpp" in message
+    assert "frugal-llm:tiers[0].disaggregation.enabled is true: GGUF is run by llama.cpp" in message
     assert "leave disaggregation out, or choose quantization auto or" in message
     for method in ("awq", "fp16", "fp8"):
         assert re.search(rf"auto or .*\b{method}\b", message)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from planning.stackfile import ENCRYPTED, StackFile, StackFileError, read_stack, stack_names, stack_path
-from settings import read as settings_read
+from reading import read as settings_read
 
 
 def write(directory: Path, stack: str, project: str | None = None) -> Path:

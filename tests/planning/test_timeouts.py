@@ -25,7 +25,7 @@ from planning.timeouts import (
     timeout_table,
     timeouts,
 )
-from settings import ConfigurationError
+from problems import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,7 +188,7 @@ def test_a_broken_order_of_the_envoys_that_route_by_model_is_refused_with_the_se
     broken = replace(plan.model_router, timeouts=replace(plan.model_router.timeouts, **change))
     problems = model_router_problems(broken, plan.tiers)
     longer, shorter = map(re.escape, names)
-    assert any(re.search(rf"is True: {longer} [\d,]+ s >=? {shorter} [\d,]+ s does", str(one)) for one in problems)
+    assert any(re.search(rf"is true: {longer} [\d,]+ s >=? {shorter} [\d,]+ s does", str(one)) for one in problems)
     assert {one.path for one in problems} == {"frugal-llm:routing.byModelField"}
 
 
