@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 
@@ -177,7 +178,8 @@ def test_while_prometheus_is_away_what_sleeps_sleeps_and_what_serves_keeps_its_r
             record_property, f"1 to 2 replicas {grown_s:.0f} s after at least {OVERLOAD} times the load of one began"
         )
         stack.prometheus.stop()
-        held = pool.submit(send_all, stack.router("fast"), mixed("fast", 4))
+        patient = [replace(one, patience_s=2 * away_s + one.patience_s) for one in mixed("fast", 4)]
+        held = pool.submit(send_all, stack.router("fast"), patient)
         stay_as_they_are(away_s)
         assert stack.wanted("fast") == 0
         assert not held.done()
