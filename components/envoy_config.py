@@ -189,7 +189,8 @@ def _metrics_listener() -> Part:
         },
         http_filters=[_router_filter()],
     )
-    return _listener("metrics", ENVOY_METRICS_PORT, manager)
+    # Also when Envoy is short of memory, and refuses everything else: then they are looked at.
+    return _listener("metrics", ENVOY_METRICS_PORT, manager) | {"bypass_overload_manager": True}
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------

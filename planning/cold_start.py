@@ -20,8 +20,9 @@ ENGINE_START_S = 45.0
 ENGINE_S_PER_GB = 1.2
 
 #: vLLM reserves and pins the whole host-memory store of its KV cache before it answers: 55.4 s for 512 GiB on an H200
-#: node, 0.1 s a GB for 20 to 500 GB (vllm-project/vllm pull request 51081 of 2026-08-04, read 2026-11-27). One server's
-#: figure: pull request 54578 of 2026-08-31 speaks of 60 s and more without saying for how much.
+#: node, 0.1 s a GB for 20 to 500 GB (vllm-project/vllm pull request 51081 of 2026-08-04, read 2026-11-27). That is one
+#: process without a model; of several GPUs each registers all of it, which nobody has timed, and pull request 54578 of
+#: 2026-08-31 speaks of 60 s and more without saying for how much.
 HOST_STORE_S_PER_GIB = 55.4 / 512
 
 #: llama.cpp maps the file: start is the download at the node's rate and a few seconds.

@@ -286,6 +286,8 @@ def _problem(settings: StackSettings, position: int, tier: TierPlan, order: Orde
         path, value = f"{NAMESPACE}:scaling.graceSeconds", settings.scaling.grace_seconds
         way_out = f"set {SPOT_GRACE_S} or less, or buy on-demand only (capacity.spot: false)"
         return Problem(path, value, broken, way_out)
-    # Everything else follows from the cold start alone, and that from the weights.
+    # Everything else follows from the cold start alone, and that from the weights and the KV store that is pinned.
     way_out = "choose a quantization or a model with smaller weights, which start sooner"
+    if tier.disaggregation or (tier.vllm and tier.vllm.kv_offload_gib):
+        way_out += f", or a smaller {'disaggregation.kvStoreGib' if tier.disaggregation else 'kvOffloadGib'}"
     return Problem(f"{NAMESPACE}:tiers[{position}].model", tier.model_id, broken, way_out)

@@ -315,6 +315,8 @@ PANELS: Final = (
 )
 
 _BY_MODEL: Final = tier_queries.OF_MODEL_ROUTER
+_TO_TIERS: Final = 'envoy_cluster_name=~"$tier",envoy_cluster_name!~"@.*"'
+"""The page of the metrics itself is a cluster too, and "all tiers" is any name."""
 _OF_REQUESTS: Final = f'{_BY_MODEL},envoy_http_conn_manager_prefix="requests"'
 
 MODEL_ROUTER_PANELS: Final = (
@@ -323,8 +325,7 @@ MODEL_ROUTER_PANELS: Final = (
         "reqps",
         (
             Query(
-                "sum by (envoy_cluster_name) "
-                f'(rate(envoy_cluster_upstream_rq_total{{{_BY_MODEL},envoy_cluster_name=~"$tier"}}[5m]))',
+                f"sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_total{{{_BY_MODEL},{_TO_TIERS}}}[5m]))",
                 "{{envoy_cluster_name}}",
             ),
             Query(

@@ -198,8 +198,8 @@ def _model_router_alerts() -> list[dict[str, Any]]:
             after="2m",
             severity="critical",
             summary="Prometheus does not see the Envoys of routing.byModelField",
-            description="Ready ones serve, and only their panels are empty; but short of memory they answer 503 to "
-            "everybody, Prometheus too. Look at the pods front-envoy in the namespace llm.",
+            description="Ready ones serve, and only their panels are empty. Look at the pods front-envoy in the "
+            "namespace llm.",
         ),
     ]
 

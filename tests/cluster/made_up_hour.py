@@ -102,7 +102,7 @@ def _model_router(tiers: list[str]) -> Series:
         f"envoy_overload_envoy_resource_monitors_fixed_heap_pressure{{{labels}}}": (40, 0),
         **{
             f'envoy_cluster_upstream_rq_total{{{labels},envoy_cluster_name="{tier}"}}': (0, REQUESTS_PER_SECOND)
-            for tier in tiers
+            for tier in (*tiers, "@envoy-admin")
         },
     }
 

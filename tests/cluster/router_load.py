@@ -103,6 +103,7 @@ def _times_ms(vegeta: Path, url: str, seconds: float) -> list[float]:
     answers = subprocess.run(attack, input=targets.encode(), capture_output=True, check=True).stdout
     encoded = subprocess.run([vegeta, "encode", "-to=json"], input=answers, capture_output=True, check=True).stdout
     results = [json.loads(line) for line in encoded.splitlines()]
+    assert len(results) >= 0.99 * seconds * REQUESTS_PER_SECOND, "the load itself was too slow"
     lost = [one for one in results if one["code"] != HTTPStatus.OK or b'"usage"' not in base64.b64decode(one["body"])]
     assert not lost, f"{len(lost)} of {len(results)} lost, the first: {lost[0]}"
     return [one["latency"] / 1e6 for one in results]
