@@ -106,7 +106,8 @@ async def send(session: aiohttp.ClientSession, url: str, request: Request) -> Ou
 
 def session() -> aiohttp.ClientSession:
     """Give a client without limits of its own and without kept connections, whose reuse would fail by itself."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True), trust_env=False)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False)
 
 
 def send_all(url: str, requests: Sequence[Request]) -> list[Outcome]:
