@@ -117,7 +117,7 @@ def timeout_table(times: Timeouts) -> tuple[Timeout, ...]:
         Timeout(
             "cooldown",
             times.cooldown_s,
-            "cooldownPeriod",
+            "cooldownPeriod of tiers that sleep, stabilizationWindowSeconds",
             "scaling.idleCooldownMinutes, else until staying up costs a start: 1.5 cold starts and "
             f"{LEAST_COOLDOWN_S} s at least, {LONGEST_COOLDOWN_S:,} s at most",
         ),
