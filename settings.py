@@ -78,6 +78,8 @@ def _timezone(name: str) -> str:
 
 
 def _ipv4_network(block: str) -> ipaddress.IPv4Network:
+    if "/" not in block:
+        raise PydanticCustomError("cidr", "is no block; of one address write {block}/32", {"block": block})
     try:
         return ipaddress.IPv4Network(block)
     except ValueError as error:
@@ -230,6 +232,7 @@ PATTERN_HINTS = {
     "publicSubnetIds": "for example subnet-0123456789abcdef0",
     "vpcId": "for example vpc-0123456789abcdef0",
     "accountId": 'the 12 digits in quotes, for example "111122223333"',
+    "host": "a DNS name in lower case, for example llm.example.com",
     "name": "lower-case letters, digits and hyphens, at most 30: it becomes part of Kubernetes names",
     "header": "letters, digits and hyphens: a load balancer condition takes at most 40",
     "amiAlias": (
@@ -280,6 +283,8 @@ WebAclArn = Annotated[
 ]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+HostName = Annotated[str, Field(pattern=rf"^(\*\.)?({_LABEL}\.)*{_LABEL}$", max_length=253)]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 Quantization = Literal["auto", "fp16", "fp8", "int8", "gptq", "awq", "w4a16", "nvfp4", "mxfp4", "gguf"]
@@ -476,14 +481,14 @@ class TierSettings(Settings):
             )
 
     def _without_use(self) -> Iterator[Conflict]:
-        if self.kv_offload_gib and self.disaggregation.enabled:
+        gguf = self.quantization == "gguf"
+        if self.kv_offload_gib and self.disaggregation.enabled and not gguf:
             yield Conflict(
                 ("kvOffloadGib", "disaggregation"),
                 self.kv_offload_gib,
                 "prefill and decode pods have a store already",
                 "write disaggregation.kvStoreGib in its place, or set disaggregation.enabled false",
             )
-        gguf = self.quantization == "gguf"
         if gguf and self.gpus:
             way_out = "leave gpus out, or choose another quantization"
             yield Conflict(("gpus", "quantization"), [*self.gpus], "GGUF runs on CPUs here", way_out)
@@ -640,7 +645,7 @@ class Network(Settings):
         None
     )
     """ACM certificate of the listener; left out, an internal load balancer speaks plain HTTP."""
-    host: str | None = None
+    host: HostName | None = None
     """Host name of the Ingress rule; left out, any."""
     web_acl_arn: WebAclArn | None = None
     """Regional web ACL of WAF v2 before the load balancer; its price is not in the bill. AWS' common rule set blocks

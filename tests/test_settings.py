@@ -126,6 +126,9 @@ def test_settings_are_frozen() -> None:
         ({"network": {"vpcCidr": "169.254.0.0/16"}}, "is a public block"),
         ({"network": {"vpcCidr": "8.8.0.0/16"}}, "is a public block"),
         ({"network": {"vpcCidr": "10.042.0.0/16"}}, "is no IPv4 block"),
+        ({"network": {"apiEndpointCidrs": ["203.0.113.9"]}}, "is no block; of one address write 203.0.113.9/32"),
+        ({"network": {"host": "bad host"}}, "a DNS name in lower case, for example llm.example.com"),
+        ({"network": {"host": "LLM.example.com"}}, "a DNS name in lower case"),
         ({"network": {"apiEndpointCidrs": ["0.0.0.0/0"]}}, "opens the Kubernetes API to everybody"),
         ({"network": {"apiEndpointCidrs": ["128.0.0.0/1"]}}, "opens the Kubernetes API to everybody"),
         (
