@@ -265,9 +265,9 @@ def _problems(details: ErrorDetails) -> list[Problem]:
 
 
 def _problem(details: ErrorDetails) -> Problem:
+    kind, value, location = details["type"], details.get("input"), details["loc"]
     # Of a mapping's key pydantic says so in its last step.
-    location = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
-    kind, value = details["type"], details.get("input")
+    location = location[:-1] if location[-1:] == ("[key]",) and kind != "extra_forbidden" else location
     path = setting_path(location)
     if kind == "extra_forbidden":
         name = str(location[-1])

@@ -201,7 +201,7 @@ class _Stack:
                 del found[position]
         if not problems:
             return cls(settings, tuple(found.values()), bills, live)
-        whole = len(found) == len(settings.tiers) and not (
+        whole = 0 < len(found) == len(settings.tiers) and not (
             of_stack or shortened or reading.broken_tiers or reading.left_out
         )
         if whole:

@@ -180,6 +180,8 @@ def test_settings_are_frozen() -> None:
         ({"observability": {"storageGib": True}}, "must be a number, not true or false"),
         ({"tiers": [{"name": "fast"}]}, "frugal-llm:tiers[0].slo: is missing; add it, for example {ttftMs: 1000"),
         ({"tags": {"Name": "x"}}, "frugal-llm:tags.Name: is reserved"),
+        ({"budget": {"[key]": 1}}, "frugal-llm:budget.[key]: is no setting"),
+        ({"[key]": 1}, "frugal-llm:[key]: is no setting"),
         (
             {"tiers": [tier(quantization="gguf", gpus=["L4"])]},
             "frugal-llm:tiers[0].gpus is ['L4']: GGUF runs on CPUs here; leave gpus out, or choose another",

@@ -336,6 +336,11 @@ def test_a_mistake_is_told_without_what_only_seems_to_follow_from_it(
     assert paths(region, {**config("prod")[1], **changes}) == expected
 
 
+@pytest.mark.parametrize("none", [{}, {"tiers": []}, {"tiers": 5}])
+def test_a_stack_without_tiers_is_told_so_and_nothing_else(none: dict[str, Any]) -> None:
+    assert paths("us-east-1", none) == ["tiers"]
+
+
 def test_zones_are_looked_at_beside_another_mistake_of_the_network() -> None:
     network = {"oidc": {"issuer": "x"}, "ingressScheme": "internet-facing", "zones": ["us-east-1a", "us-east-1a"]}
     found = paths("us-east-1", {**config("prod")[1], "network": network})
