@@ -179,18 +179,26 @@ class _Stack:
         offered = usable_offerings(
             settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
         )
+        broken_sections = {place[0] for place in reading.left_out}
+
+        def demand_of(tier: TierSettings, position: int) -> tuple[TierDemand | None, list[Problem]]:
+            demand, wrong = tier_demand(tier, _path(position), working, offered)
+            # What peak a profile can have rests on the working hours.
+            unsure = ".traffic.peakOverMean" if "schedule" in broken_sections else ""
+            return demand, [problem for problem in wrong if not (unsure and problem.path.endswith(unsure))]
+
         found: dict[int, TierDemand] = {}
         shortened: set[int] = set()
         for position, tier in zip(reading.tier_positions, settings.tiers, strict=True):
-            demand, wrong = tier_demand(tier, _path(position), working, offered)
+            demand, wrong = demand_of(tier, position)
             problems += wrong
             # The bill knows tiers by their names: of two with one name it is the first's.
             if demand is not None and tier.name not in {other.settings.name for other in found.values()}:
                 found[position] = demand
                 shortened |= {position} if wrong else set()
         for broken in reading.broken_tiers:
-            path = _path(broken.position)
-            problems += still_wrong(tier_demand(broken.settings, path, working, offered)[1], path, broken.left_out)
+            wrong = demand_of(broken.settings, broken.position)[1]
+            problems += still_wrong(wrong, _path(broken.position), broken.left_out)
         if region_wrong:
             raise ConfigurationError(problems)
         bills = _bills(settings, tuple(found.values()), Market(offered), working)
@@ -210,7 +218,7 @@ class _Stack:
             except ConfigurationError as error:
                 problems += error.problems
         else:
-            problems += _problems_of(settings, found, bills, {place[0] for place in reading.left_out})
+            problems += _problems_of(settings, found, bills, broken_sections)
         raise ConfigurationError(problems)
 
     def plan(self, today: date | None, *, hard_budget: bool = True) -> Plan:

@@ -301,6 +301,13 @@ OWN_VPC: dict[str, Any] = {
     "privateSubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
 }
 IN_ZONES: dict[str, Any] = {"cluster": {"secretsKeyArn": KEY_ARN}, "network": {"zones": ["us-east-1a", "us-east-1b"]}}
+BATCHES = {
+    "requestsPerDay": 1000,
+    "inputTokens": 900,
+    "outputTokens": 150,
+    "profile": "batch-window",
+    "peakOverMean": 4,
+}
 ON_DEMAND_ONLY = {"scaling": {"graceSeconds": 300}}
 
 
@@ -327,6 +334,15 @@ ON_DEMAND_ONLY = {"scaling": {"graceSeconds": 300}}
             "us-east-1",
             {"tiers": [{**tiers("prod")[0], "model": "me/mine", "architecture": 5}], "routing": {}},
             ["tiers[0].architecture"],
+        ),
+        (
+            "us-east-1",
+            {
+                "schedule": {"workingHours": {"start": "8 am"}},
+                "tiers": [{**tiers("prod")[0], "traffic": BATCHES}],
+                "routing": {},
+            },
+            ["schedule.workingHours.start"],
         ),
     ],
 )
