@@ -63,14 +63,18 @@ class ConfigurationError(Exception):
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Suggest the known names nearest to ``given``, or list a few of them when none is near."""
     names = sorted(set(known))
-    lowered = {name.lower(): name for name in names}
-    longer = [name for name in names if given and name.lower().startswith(given.lower())]
-    if longer:
-        return "did you mean " + " or ".join(longer[:3]) + "?"
-    near = difflib.get_close_matches(given.lower(), list(lowered), n=2, cutoff=0.5)
+    near = nearest(given, names)
     if near:
-        return "did you mean " + " or ".join(lowered[match] for match in near) + "?"
+        return "did you mean " + " or ".join(near) + "?"
     return "choose one of " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def nearest(given: str, known: Iterable[str]) -> list[str]:
+    """The known names that ``given`` may be a slip of, at most three; none where none is near."""
+    lowered = {name.lower(): name for name in sorted(set(known))}
+    longer = [name for lower, name in lowered.items() if given and lower.startswith(given.lower())]
+    near = difflib.get_close_matches(given.lower(), lowered, n=2, cutoff=0.5)
+    return longer[:3] or [lowered[name] for name in near]
 
 
 def _shown(value: object) -> str:

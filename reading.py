@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
-from problems import NAMESPACE, Conflict, Location, Problem, did_you_mean, setting_path
+from problems import NAMESPACE, Conflict, Location, Problem, did_you_mean, nearest, setting_path
 from settings import PATTERN_HINTS, SECRET_KEYS, Settings, StackSettings, TierSettings
 
 
@@ -58,8 +57,12 @@ class Reading:
     """For each tier of ``settings``, its position in the configuration."""
     broken_tiers: tuple[BrokenTier, ...] = ()
     left_out: frozenset[Location] = frozenset()
-    """Settings outside tiers that are broken, or that a misspelt one may have meant: they stand at their defaults. And
-    tiers of which too little is left to look anything up."""
+    """Settings outside tiers that are broken, that a misspelt one may have meant, or whose section stands in a tier:
+    they stand at their defaults. And tiers of which too little is left to look anything up."""
+
+    def lacks(self, *setting: str) -> bool:
+        """Whether a setting is left out, or all of the section that it is in."""
+        return any(place == setting[: len(place)] for place in self.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +82,19 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
     ``encrypted`` are the keys whose values are stored encrypted; a secret that is not is a problem. Never raises: the
     planner adds its own problems to the ones found here, so that a person sees all of them at once.
     """
-    misplaced = [key for key in config if ":" in key]
-    config = {**{key.partition(":")[2]: config[key] for key in misplaced}, **config}
+    meant = {key.partition(":")[2]: value for key, value in config.items() if ":" in key}
+    problems = [_namespace_problem(key) for key in config if ":" in key]
+    if config.get("region") is not None:
+        problems.append(Problem(f"{NAMESPACE}:region", None, "is no setting", "write aws:region"))
+    config = {**meant, **config}
     values = {
         key: _decoded(value)
         for key, value in config.items()
         if key not in SECRET_KEYS and ":" not in key and value is not None
     }
-    values["region"] = config.get("region") if region is None else region
+    values["region"] = meant.get("region") if region is None else region
     in_clear = sorted(key for key in SECRET_KEYS - set(encrypted) if config.get(key))
-    problems = [_namespace_problem(key) for key in misplaced]
+    errors: list[ErrorDetails] = []
     try:
         reading = Reading(StackSettings.model_validate(values), ())
     except ValidationError as error:
@@ -99,7 +105,7 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
         told = [one for one in errors if not (inside and one["loc"] == ("tiers",))]
         problems += [problem for one in told for problem in _problems(one)]
     problems += [problem for problem in reading.problems if problem not in problems]
-    problems += _across_sections(values)
+    problems += _across_sections(values, errors)
     problems += [
         Problem(f"{NAMESPACE}:{key}", None, "is stored in clear", f"pulumi config set --secret {NAMESPACE}:{key}")
         for key in in_clear
@@ -109,21 +115,26 @@ def read(region: object, config: Mapping[str, object], encrypted: Collection[str
 
 
 def _decoded(value: object) -> object:
-    """Sections may arrive as JSON text, as the engine hands them over; text that is none stays text."""
+    """Sections may arrive as JSON text, as the engine hands them over; text that is none stays text.
+
+    So does what nests hundreds deep and what is a number of thousands of digits, for which ``json`` has other errors.
+    """
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
+        return from_json(value) if isinstance(value, str) else value
+    except (ValueError, TypeError):  # The latter for half of a surrogate pair.
         return value
 
 
 def _sound_part(values: Mapping[str, Any]) -> Reading:
     """What is left of a broken configuration, with the problems that only show in what is left."""
     sections, left_out, problems = _mended(StackSettings, {**values, "tiers": [_ANY_TIER]}, ())
+    left_out = frozenset(place for place in left_out if place[0] in _SECTIONS)
     kept: list[tuple[int, TierSettings]] = []
     broken: list[BrokenTier] = []
     for position, given in enumerate(_listed(values.get("tiers"))):
         tier, wrong, more = _mended(TierSettings, given, ("tiers", position))
         problems += more
+        left_out |= {place[2:3] for place in wrong if place[2] in _SECTIONS}
         if tier is not None and wrong:
             broken.append(BrokenTier(position, tier, frozenset(str(place[2]) for place in wrong)))
         elif tier is not None:
@@ -133,6 +144,8 @@ def _sound_part(values: Mapping[str, Any]) -> Reading:
     settings = sections and sections.model_copy(update={"tiers": tuple(tier for _, tier in kept)})
     return Reading(settings, tuple(problems), tuple(position for position, _ in kept), tuple(broken), left_out)
 
+
+_SECTIONS = frozenset(str(field.alias) for field in StackSettings.model_fields.values())
 
 #: More rounds than this of mending one break and finding another are not worth the time.
 _MOST_MENDED = 5
@@ -156,42 +169,50 @@ def _mended(
             return model.model_validate(values), frozenset(left_out), conflicts
         except ValidationError as error:
             errors = error.errors(include_url=False)
-        before = frozenset(left_out)
+        before, places = frozenset(left_out), set[Location]()
         for details in errors:
             location = details["loc"]
             for conflict in _conflicts(details):
-                taking_part = [(*at, *location, name) for name in conflict.settings]
-                if not any(place == left[: len(place)] for place in taking_part for left in before):
+                taking_part = [(*location, name) for name in conflict.settings]
+                if not any((*at, *place) == left[: len(at) + len(place)] for place in taking_part for left in before):
                     conflicts.append(conflict.at((*at, *location)))
-            inner = [(*location, name) for conflict in _conflicts(details) for name in conflict.settings] or [location]
-            left_out |= {(*at, *place) for one in inner if (place := _taken_out(values, one))}
+                # What is left out stands at its default already.
+                places |= {place for place in taking_part if _standing(values, place) == place}
+            if not _conflicts(details):
+                places.add(_standing(values, location))
             if details["type"] == "extra_forbidden":
-                siblings = _siblings((*at, *location))
-                meant = difflib.get_close_matches(str(location[-1]), siblings, n=1, cutoff=0.5)
+                meant = nearest(str(location[-1]), _siblings((*at, *location)))
                 left_out |= {(*at, *location[:-1], name) for name in meant}
-        if left_out == before:
+        # A place inside another goes with it. A section that lacks what has no stand-in cannot be mended at all.
+        outer = [place for place in places if place and not any(place[:n] in places for n in range(1, len(place)))]
+        if not outer:
             break
+        for place in outer:
+            _take_out(values, place)
+        left_out |= {(*at, *place) for place in outer}
     return None, frozenset(left_out), conflicts
 
 
-def _taken_out(values: Any, location: Location) -> Location:
-    """Take the setting of a location out of ``values``, or write a stand-in for one that must be there; say which."""
-    place = values
+def _standing(values: Any, location: Location) -> Location:
+    """The place in ``values`` of what an error tells of: a setting, or where one is missing the section without it."""
+    inside = values
     for depth, step in enumerate(location):
-        if not isinstance(place, dict):
-            break
-        inner = place.get(step)
-        if isinstance(inner, dict) and depth + 1 < len(location):
-            place = inner
-        elif step in _STAND_INS:
-            place[step] = copy.deepcopy(_STAND_INS[step])
-            return location[: depth + 1]
-        elif step in place:
-            del place[step]
-            return location[: depth + 1]
-        else:
-            return _taken_out(values, location[:depth])
-    return ()
+        if not isinstance(inside, dict):
+            return location[:depth]
+        if step not in inside:
+            return location[: depth + 1] if step in _STAND_INS else location[:depth]
+        inside = inside[step]
+    return location
+
+
+def _take_out(values: Any, place: Location) -> None:
+    """Take a setting out of ``values``, or write a stand-in for one that must be there."""
+    for step in place[:-1]:
+        values = values[step]
+    if place[-1] in _STAND_INS:
+        values[place[-1]] = copy.deepcopy(_STAND_INS[place[-1]])
+    else:
+        del values[place[-1]]
 
 
 #: What a tier needs and what reading the rest of it does not depend on.
@@ -209,18 +230,22 @@ _STAND_INS: Mapping[int | str, Any] = {
 _ANY_TIER = {name: _STAND_INS[name] for name in ("name", "slo", "traffic")} | {"model": ""}
 
 
-def _across_sections(values: Mapping[str, object]) -> list[Problem]:
+def _across_sections(values: Mapping[str, object], errors: Sequence[ErrorDetails]) -> list[Problem]:
     """What no single field can know: names that must be unique, and names that must exist."""
-    names = [str(tier["name"]) for tier in _listed(values.get("tiers")) if isinstance(tier, Mapping) and "name" in tier]
+    tiers = _listed(values.get("tiers"))
+    given = [tier.get("name") if isinstance(tier, Mapping) else None for tier in tiers]
+    names = [name for name in given if isinstance(name, str)]
     problems = [
         Problem(f"{NAMESPACE}:tiers[{position}].name", name, "another tier has this name", "give each tier its own")
-        for position, name in enumerate(names)
-        if name in names[:position]
+        for position, name in enumerate(given)
+        if isinstance(name, str) and name in given[:position]
     ]
     routing = values.get("routing")
     default = routing.get("defaultTier") if isinstance(routing, Mapping) else None
-    if default is not None and names and default not in names:
-        hint = did_you_mean(str(default), names)
+    # A tier whose name is to be mended may become the one.
+    all_named = len(names) == len(tiers) and not any(details["loc"][2:] == ("name",) for details in errors)
+    if isinstance(default, str) and names and all_named and default not in names:
+        hint = did_you_mean(default, names)
         problems.append(Problem(f"{NAMESPACE}:routing.defaultTier", default, "there is no tier of this name", hint))
     return problems
 
@@ -240,13 +265,13 @@ def _problems(details: ErrorDetails) -> list[Problem]:
 
 
 def _problem(details: ErrorDetails) -> Problem:
+    kind, value, location = details["type"], details.get("input"), details["loc"]
     # Of a mapping's key pydantic says so in its last step.
-    location = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
-    kind, value = details["type"], details.get("input")
+    location = location[:-1] if location[-1:] == ("[key]",) and kind != "extra_forbidden" else location
     path = setting_path(location)
     if kind == "extra_forbidden":
         name = str(location[-1])
-        if len(location) > 1 and name in {field.alias for field in StackSettings.model_fields.values()}:
+        if len(location) > 1 and name in _SECTIONS:
             return Problem(path, None, "is no setting here", f"it is one of the whole stack: {setting_path((name,))}")
         return Problem(path, None, "is no setting", did_you_mean(name, _siblings(location)))
     if kind == "missing" or (path == "aws:region" and value is None):

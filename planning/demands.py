@@ -140,10 +140,13 @@ def tier_demand(
     return TierDemand(tier, architecture, usable, methods, week), too_long
 
 
-#: What the choice of a checkpoint rests on.
+_MODEL = frozenset({"model", "architecture"})
 _CHOOSING = frozenset(
     {"quantization", "maxQualityLossPercent", "kvCacheDtype", "kvOffloadGib", "gpus", "disaggregation"}
 )
+
+#: Settings whose problems rest on others too: what a model is, and the choice of a checkpoint.
+_RESTS_ON = dict.fromkeys(_MODEL, _MODEL) | dict.fromkeys(("quantization", "maxQualityLossPercent"), _CHOOSING)
 
 
 def still_wrong(problems: Sequence[Problem], path: str, left_out: frozenset[str]) -> list[Problem]:
@@ -151,7 +154,7 @@ def still_wrong(problems: Sequence[Problem], path: str, left_out: frozenset[str]
 
     def rests_on(problem: Problem) -> frozenset[str]:
         setting = re.split(r"[.[]", problem.path.removeprefix(f"{path}."))[0]
-        return _CHOOSING if setting in {"quantization", "maxQualityLossPercent"} else frozenset({setting})
+        return _RESTS_ON.get(setting, frozenset({setting}))
 
     return [problem for problem in problems if not rests_on(problem) & left_out]
 

@@ -51,7 +51,7 @@ from planning.speed import COST_BAND_THIN
 from planning.timeouts import model_router_problems, timeout_problems
 from planning.traffic import DAYS_PER_MONTH, Shape
 from planning.variants import Month, Variants
-from problems import NAMESPACE, ConfigurationError, Location, Problem
+from problems import NAMESPACE, ConfigurationError, Problem
 from reading import Reading, read
 from settings import SECRET_KEYS, LatencyTarget, StackSettings, TierSettings, open_hours
 
@@ -167,29 +167,38 @@ class _Stack:
         region_wrong = region_problems(settings.region)
         of_stack = capacity_problems(settings.capacity)
         # Of a version that does not run here, no image need be there.
-        of_stack += cluster_problems(settings) or node_image_problems(settings)
-        least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
-        of_stack += network_problems(settings.region, settings.network, least_zones)
+        of_cluster = cluster_problems(settings)
+        if not (of_cluster or reading.lacks("cluster", "kubernetesVersion") or reading.lacks("capacity", "amiAlias")):
+            of_cluster = node_image_problems(settings)
+        of_stack += [*of_cluster, *_network_problems(settings, reading, region_known=not region_wrong)]
         problems = [*reading.problems]
         # A region that is missing has its problem already.
         problems += [] if any(problem.path == "aws:region" for problem in problems) else region_wrong
-        problems += [*of_stack, *arn_problems(settings)]
+        problems += [*of_stack, *([] if region_wrong else arn_problems(settings))]
         working = open_hours(settings.schedule.working_hours)
         offered = usable_offerings(
             settings.region, settings.capacity, settings.cluster.kubernetes_version, live.offerings if live else ()
         )
+        broken_sections = {place[0] for place in reading.left_out}
+
+        def demand_of(tier: TierSettings, position: int) -> tuple[TierDemand | None, list[Problem]]:
+            demand, wrong = tier_demand(tier, _path(position), working, offered)
+            # What peak a profile can have rests on the working hours.
+            unsure = ".traffic.peakOverMean" if "schedule" in broken_sections else ""
+            return demand, [problem for problem in wrong if not (unsure and problem.path.endswith(unsure))]
+
         found: dict[int, TierDemand] = {}
         shortened: set[int] = set()
         for position, tier in zip(reading.tier_positions, settings.tiers, strict=True):
-            demand, wrong = tier_demand(tier, _path(position), working, offered)
+            demand, wrong = demand_of(tier, position)
             problems += wrong
             # The bill knows tiers by their names: of two with one name it is the first's.
             if demand is not None and tier.name not in {other.settings.name for other in found.values()}:
                 found[position] = demand
                 shortened |= {position} if wrong else set()
         for broken in reading.broken_tiers:
-            path = _path(broken.position)
-            problems += still_wrong(tier_demand(broken.settings, path, working, offered)[1], path, broken.left_out)
+            wrong = demand_of(broken.settings, broken.position)[1]
+            problems += still_wrong(wrong, _path(broken.position), broken.left_out)
         if region_wrong:
             raise ConfigurationError(problems)
         bills = _bills(settings, tuple(found.values()), Market(offered), working)
@@ -200,7 +209,7 @@ class _Stack:
                 del found[position]
         if not problems:
             return cls(settings, tuple(found.values()), bills, live)
-        whole = len(found) == len(settings.tiers) and not (
+        whole = 0 < len(found) == len(settings.tiers) and not (
             of_stack or shortened or reading.broken_tiers or reading.left_out
         )
         if whole:
@@ -209,7 +218,7 @@ class _Stack:
             except ConfigurationError as error:
                 problems += error.problems
         else:
-            problems += _problems_of(settings, found, bills, reading.left_out)
+            problems += _problems_of(settings, found, bills, broken_sections)
         raise ConfigurationError(problems)
 
     def plan(self, today: date | None, *, hard_budget: bool = True) -> Plan:
@@ -358,12 +367,27 @@ def _path(position: int) -> str:
     return f"{NAMESPACE}:tiers[{position}]"
 
 
+def _network_problems(settings: StackSettings, reading: Reading, *, region_known: bool) -> list[Problem]:
+    """What is wrong with the network, as far as it does not rest on what is left out or on an unknown region.
+
+    Zones rest on the region and themselves, everything else on the whole section.
+    """
+    least_zones = max([2, *(min(tier.min_replicas, 3) for tier in settings.tiers)])
+    zones_known = region_known and not reading.lacks("network", "zones")
+    whole = not any(place[0] == "network" for place in reading.left_out)
+    return [
+        problem
+        for problem in network_problems(settings.region, settings.network, least_zones)
+        if (zones_known if problem.path.startswith(f"{NAMESPACE}:network.zones") else whole)
+    ]
+
+
 def _problems_of(
-    settings: StackSettings, found: Mapping[int, TierDemand], bills: StackBills, left_out: Collection[Location]
+    settings: StackSettings, found: Mapping[int, TierDemand], bills: StackBills, broken: Collection[int | str]
 ) -> list[Problem]:
     """What is wrong in the plans of tiers, by position, of a stack that cannot be planned as a whole.
 
-    Only what does not rest on settings that are ``left_out``. Not told: what all tiers make together, which is the
+    Only what does not rest on sections that are ``broken``. Not told: what all tiers make together, which is the
     budget and the addresses.
     """
     if not found:
@@ -374,11 +398,10 @@ def _problems_of(
     bill = bills.bill(Levers())
     plans, _ = tier_plans.tier_plans(settings, demands, bill, limits(settings.budget, demands, bills, bill, 0.0))
     planned = dict(zip(found, plans, strict=True))
-    problems = timeout_problems(settings, planned)
-    if ("capacity", "spot") in left_out:
-        problems = [problem for problem in problems if not problem.path.endswith("graceSeconds")]
+    # Spot gives little time to stop, and what nodes there are decides how long they take to start.
+    problems = [] if "capacity" in broken else timeout_problems(settings, planned)
     # Whether it pays depends on what nodes cost and how long they are kept.
-    if not any(place[0] in {"capacity", "scaling", "schedule"} for place in left_out):
+    if not {"capacity", "scaling", "schedule"} & {*broken}:
         problems += disaggregation_problems(settings, planned)
     return problems
 

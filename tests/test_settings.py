@@ -183,6 +183,8 @@ def test_settings_are_frozen() -> None:
         ({"observability": {"storageGib": True}}, "must be a number, not true or false"),
         ({"tiers": [{"name": "fast"}]}, "frugal-llm:tiers[0].slo: is missing; add it, for example {ttftMs: 1000"),
         ({"tags": {"Name": "x"}}, "frugal-llm:tags.Name: is reserved"),
+        ({"budget": {"[key]": 1}}, "frugal-llm:budget.[key]: is no setting"),
+        ({"[key]": 1}, "frugal-llm:[key]: is no setting"),
         (
             {"tiers": [tier(quantization="gguf", gpus=["L4"])]},
             "frugal-llm:tiers[0].gpus is ['L4']: GGUF runs on CPUs here; leave gpus out, or choose another",
@@ -314,6 +316,59 @@ def test_of_a_broken_section_the_sound_settings_remain_and_the_others_are_named(
     assert reading.settings is not None
     assert reading.settings.scaling.grace_seconds == 60
     assert reading.left_out == {("scaling", "nodeIdleMinutes")}
+
+
+def test_several_breaks_in_one_place_take_out_no_more_than_that_place() -> None:
+    sections = {
+        "network": {"oidc": {"issuer": "x"}, "ingressScheme": "internet-facing", "host": "llm.example.com"},
+        "capacity": {"spot": False, "excludedInstanceTypes": [5, 6]},
+    }
+    reading = read("us-east-1", {"tiers": [tier()], **sections})
+    assert reading.settings is not None
+    assert reading.settings.network.host == "llm.example.com"
+    assert not reading.settings.capacity.spot
+    assert reading.left_out == {
+        ("network", "oidc"),
+        ("network", "ingressScheme"),
+        ("capacity", "excludedInstanceTypes"),
+    }
+    assert any("network.ingressScheme" in str(problem) for problem in reading.problems)
+
+
+def test_what_is_no_setting_at_all_is_not_left_out_and_what_it_may_have_meant_is() -> None:
+    assert read("us-east-1", {"tiers": [tier()], "foo": 1}).left_out == frozenset()
+    assert read("us-east-1", {"tiers": [tier()], "capcity": {}}).left_out == {("capacity",)}
+    assert read("us-east-1", {"tiers": [tier()], "capacity": {"SPOT": False}}).lacks("capacity", "spot")
+    assert read("us-east-1", {"tiers": [tier(capacity={"spot": False})]}).lacks("capacity", "spot")
+
+
+def test_a_region_in_the_programs_own_namespace_is_told_and_never_taken() -> None:
+    told = "frugal-llm:region: is no setting; write aws:region"
+    assert problems(region="eu-west-1") == [told]
+    alone = read(None, {"tiers": [tier()], "region": "eu-west-1"}).problems
+    assert [str(problem) for problem in alone] == [told, "aws:region: is missing; add it, for example us-east-1"]
+    # Without any namespace it is told and, so that the rest can be looked up, taken.
+    assert [problem.path for problem in read(None, {"tiers": [tier()], ":region": "eu-west-1"}).problems] == ["region"]
+
+
+@pytest.mark.parametrize(
+    ("config", "paths"),
+    [
+        ({"routing": {"defaultTier": 5}}, ["routing.defaultTier"]),
+        ({"tiers": [tier(name=5), tier(name=5)]}, ["tiers[0].name", "tiers[1].name"]),
+        ({"tiers": [tier(name="Fast")], "routing": {"defaultTier": "fast"}}, ["tiers[0].name"]),
+        ({"tiers": [tier(), "quality"], "routing": {"defaultTier": "quality"}}, ["tiers[1]"]),
+        ({"tiers": [tier(name=5), tier(), tier()]}, ["tiers[0].name", "tiers[2].name"]),
+    ],
+)
+def test_one_mistake_in_a_name_is_told_once_and_where_it_stands(config: dict[str, Any], paths: list[str]) -> None:
+    found = read("us-east-1", {"tiers": [tier()], **config}).problems
+    assert [problem.path for problem in found] == [f"frugal-llm:{path}" for path in paths]
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 200_000, "[" * 900 + "]" * 900, '{"a": ' * 900, '"\ud800"'])
+def test_text_that_no_reader_of_json_takes_is_a_problem_and_no_other_error(text: str) -> None:
+    assert len(problems(budget=text)) == 1
 
 
 def test_problems_of_a_section_stand_together_and_the_tenth_tier_after_the_second() -> None:

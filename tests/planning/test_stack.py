@@ -293,6 +293,81 @@ def test_nothing_is_concluded_from_a_default_that_stands_for_a_broken_setting() 
     assert paths("us-east-1", unsure) == ["capacity.spot"]
 
 
+KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+OWN_VPC: dict[str, Any] = {
+    "vpcId": "vpc-0123456789abcdef0",
+    "vpcCidr": "10.0.0.0/16",
+    "zones": ["us-east-1a", "us-east-1b"],
+    "privateSubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+}
+IN_ZONES: dict[str, Any] = {"cluster": {"secretsKeyArn": KEY_ARN}, "network": {"zones": ["us-east-1a", "us-east-1b"]}}
+BATCHES = {
+    "requestsPerDay": 1000,
+    "inputTokens": 900,
+    "outputTokens": 150,
+    "profile": "batch-window",
+    "peakOverMean": 4,
+}
+ON_DEMAND_ONLY = {"scaling": {"graceSeconds": 300}}
+
+
+@pytest.mark.parametrize(
+    ("region", "changes", "expected"),
+    [
+        ("us-east-1", {**ON_DEMAND_ONLY, "capcity": {"spot": False}}, ["capcity"]),
+        ("us-east-1", {**ON_DEMAND_ONLY, "capacity": ["spot"]}, ["capacity"]),
+        (
+            "us-east-1",
+            {**ON_DEMAND_ONLY, "capacity": {"spot": False, "excludedInstanceTypes": [5, 6]}},
+            ["capacity.excludedInstanceTypes[0]", "capacity.excludedInstanceTypes[1]"],
+        ),
+        ("us-east-1", {"network": {**OWN_VPC, "zones": "us-east-1a"}}, ["network.zones"]),
+        ("us-east-1", {"network": {**OWN_VPC, "vpcCidr": "10.0.0.0.0/16"}}, ["network.vpcCidr"]),
+        (
+            "us-east-1",
+            {"cluster": {"kubernetesVersion": 1.34}, "capacity": {"amiAlias": "al2023@v20250519"}},
+            ["cluster.kubernetesVersion"],
+        ),
+        (None, IN_ZONES, ["aws:region"]),
+        ("us-east1", IN_ZONES, ["aws:region"]),
+        (
+            "us-east-1",
+            {"tiers": [{**tiers("prod")[0], "model": "me/mine", "architecture": 5}], "routing": {}},
+            ["tiers[0].architecture"],
+        ),
+        (
+            "us-east-1",
+            {
+                "schedule": {"workingHours": {"start": "8 am"}},
+                "tiers": [{**tiers("prod")[0], "traffic": BATCHES}],
+                "routing": {},
+            },
+            ["schedule.workingHours.start"],
+        ),
+    ],
+)
+def test_a_mistake_is_told_without_what_only_seems_to_follow_from_it(
+    region: str | None, changes: dict[str, Any], expected: list[str]
+) -> None:
+    assert paths(region, {**config("prod")[1], **changes}) == expected
+
+
+@pytest.mark.parametrize("none", [{}, {"tiers": []}, {"tiers": 5}])
+def test_a_stack_without_tiers_is_told_so_and_nothing_else(none: dict[str, Any]) -> None:
+    assert paths("us-east-1", none) == ["tiers"]
+
+
+def test_zones_are_looked_at_beside_another_mistake_of_the_network() -> None:
+    network = {"oidc": {"issuer": "x"}, "ingressScheme": "internet-facing", "zones": ["us-east-1a", "us-east-1a"]}
+    found = paths("us-east-1", {**config("prod")[1], "network": network})
+    assert {"network.ingressScheme", "network.zones", "network.oidc.issuer"} <= set(found)
+
+
+def test_a_budget_is_held_against_the_stack_beside_a_setting_that_does_not_exist() -> None:
+    region, values = config("prod")
+    assert paths(region, {**values, "budget": {"monthlyUsd": 700}, "foo": 1}) == ["budget.monthlyUsd", "foo"]
+
+
 def test_a_budget_is_held_against_the_stack_beside_problems_that_do_not_change_its_bill() -> None:
     region, values = config("prod")
     over = {**values, "budget": {"monthlyUsd": 700}, "network": EVERYTHING_WRONG["network"]}
