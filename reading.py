@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -273,6 +273,9 @@ def _problem(details: ErrorDetails) -> Problem:
         name = str(location[-1])
         if len(location) > 1 and name in _SECTIONS:
             return Problem(path, None, "is no setting here", f"it is one of the whole stack: {setting_path((name,))}")
+        elsewhere = [one for one in _places(StackSettings) if one.endswith(f".{name}")]
+        if len(elsewhere) == 1:
+            return Problem(path, None, "is no setting here", f"it is {NAMESPACE}:{elsewhere[0]}")
         return Problem(path, None, "is no setting", did_you_mean(name, _siblings(location)))
     if kind == "missing" or (path == "aws:region" and value is None):
         example = _EXAMPLES.get(str(location[-1]))
@@ -375,6 +378,16 @@ def _siblings(location: Location) -> list[str]:
             return []
     names = [str(field.alias) for field in model.model_fields.values()]
     return sorted({*names, *SECRET_KEYS} - {"region"}) if model is StackSettings else names
+
+
+def _places(model: type[Settings], section: str = "") -> Iterator[str]:
+    """Every setting by its path, those of a tier as ``tiers[].name``."""
+    for field in model.model_fields.values():
+        inner = _model_in(field.annotation)
+        path = f"{section}.{field.alias}".removeprefix(".")
+        yield path
+        if inner:
+            yield from _places(inner, f"{path}[]" if field.alias == "tiers" else path)
 
 
 def _model_in(annotation: Any) -> Any:

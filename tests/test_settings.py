@@ -211,6 +211,9 @@ def test_settings_are_frozen() -> None:
             {"tiers": [tier(budget={"monthlyUsd": 5})]},
             "frugal-llm:tiers[0].budget: is no setting here; it is one of the whole stack: frugal-llm:budget",
         ),
+        ({"tiers": [tier(graceSeconds=90)]}, "is no setting here; it is frugal-llm:scaling.graceSeconds"),
+        ({"defaultTier": "fast"}, "frugal-llm:defaultTier: is no setting here; it is frugal-llm:routing.defaultTier"),
+        ({"scaling": {"minReplicas": 1}}, "is no setting here; it is frugal-llm:tiers[].minReplicas"),
         ({"tiers": [tier(region="us-east-1")]}, "is no setting here; it is one of the whole stack: aws:region"),
     ],
 )
