@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_plan_as_data_takes_less_than_a_second() -> None:
     times: list[float] = []
-    while len(times) < 8 and min(times, default=1.0) >= 1.0:
+    while len(times) < 20 and min(times, default=1.0) >= 1.0:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = run("plan", PROD, "--json")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
